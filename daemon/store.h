@@ -1,0 +1,103 @@
+// The store: the tiers, and over them the namespaces with their models and sessions.
+// Everything the daemon does except talking: no gRPC here.
+//
+//   Store --owns--> HostTier, Directory
+//         --owns--> Namespace --owns--> models, Session --owns--> Sequence
+//   Sequence --refers to--> sealed chunks in the Directory, --owns--> its tail
+//
+// Thread safety: all classes here have internal synchronization. Pointers to namespaces
+// stay valid as long as the store.
+
+#ifndef KVTIER_DAEMON_STORE_H_
+#define KVTIER_DAEMON_STORE_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "daemon/session.h"
+#include "kernels/base/types.h"
+#include "retrieval/model_spec.h"
+
+namespace kvtier::daemon {
+
+struct StoreOptions {
+  // Hard limit on what the host tier and everything kept per chunk and per sequence
+  // may take together.
+  uint64_t host_capacity_bytes = uint64_t{4} << 30;
+  // Unit in which memory is taken and given back; small enough that a small budget
+  // holds several.
+  uint64_t host_region_bytes = uint64_t{8} << 20;
+  // Rows one session may have appended and not sealed. A prompt prefilled in one piece
+  // is unsealed as a whole until its last layer.
+  uint64_t unsealed_bytes_max = uint64_t{1} << 30;
+  uint32_t sequences_max = 1024;  // per session
+  uint32_t sessions_max = 256;    // per namespace
+  uint32_t models_max = 64;       // per namespace
+
+  absl::Status Validate() const;
+};
+
+struct NamespaceStats {
+  std::string name;
+  uint32_t models = 0;
+  uint32_t sessions = 0;
+  uint32_t sequences = 0;
+  uint64_t chunks = 0;
+  uint64_t unsealed_bytes = 0;
+  uint64_t appended_tokens = 0;
+  uint64_t retrieve_items = 0;
+};
+
+struct TierStats {
+  std::string tier;
+  uint64_t capacity_bytes = 0;
+  uint64_t used_bytes = 0;
+  uint64_t pages = 0;
+  uint64_t chunks = 0;
+  uint64_t hit_chunks = 0;
+  uint64_t miss_chunks = 0;
+  uint64_t evicted_chunks = 0;
+  uint64_t written_bytes = 0;
+  uint64_t read_bytes = 0;
+};
+
+class Namespace {
+ public:
+  virtual ~Namespace() = default;
+
+  virtual const std::string& name() const = 0;
+
+  virtual absl::StatusOr<retrieval::ModelDigest> RegisterModel(
+      const retrieval::ModelSpec& model) = 0;
+
+  virtual absl::StatusOr<std::shared_ptr<Session>> OpenSession(
+      std::string worker_label, uint64_t worker_pid) = 0;
+  // NotFound: never opened, or closed.
+  virtual absl::StatusOr<std::shared_ptr<Session>> FindSession(SessionId id) = 0;
+  // Closes all its sequences. Closing one that is closed does nothing.
+  virtual void CloseSession(SessionId id) = 0;
+
+  virtual std::vector<std::shared_ptr<Session>> Sessions() const = 0;
+  virtual NamespaceStats Stats() const = 0;
+};
+
+class Store {
+ public:
+  static absl::StatusOr<std::unique_ptr<Store>> Create(const StoreOptions& options);
+
+  virtual ~Store() = default;
+
+  virtual const StoreOptions& options() const = 0;
+  // AlreadyExists; InvalidArgument: a name not of [a-z0-9_-], 1..64 characters.
+  virtual absl::StatusOr<Namespace*> AddNamespace(std::string name) = 0;
+  virtual std::vector<Namespace*> Namespaces() const = 0;
+  virtual std::vector<TierStats> Tiers() const = 0;
+};
+
+}  // namespace kvtier::daemon
+
+#endif  // KVTIER_DAEMON_STORE_H_
