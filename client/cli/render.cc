@@ -1,0 +1,185 @@
+#include "client/cli/render.h"
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "client/cli/json.h"
+#include "client/cli/table.h"
+
+namespace kvtier::cli {
+namespace {
+
+using absl::StrCat;
+
+void WriteStats(const client::Stats& stats, JsonWriter* json) {
+  json->Field("daemon_version", stats.daemon_version);
+  json->Field("uptime_seconds", stats.uptime_seconds);
+  json->Field("resident_bytes", stats.resident_bytes);
+  json->BeginArray("tiers");
+  for (const client::TierStats& tier : stats.tiers) {
+    json->BeginObject();
+    json->Field("tier", tier.tier);
+    json->Field("capacity_bytes", tier.capacity_bytes);
+    json->Field("used_bytes", tier.used_bytes);
+    json->Field("pages", tier.pages);
+    json->Field("chunks", tier.chunks);
+    json->Field("hit_chunks", tier.hit_chunks);
+    json->Field("miss_chunks", tier.miss_chunks);
+    json->Field("evicted_chunks", tier.evicted_chunks);
+    json->Field("written_bytes", tier.written_bytes);
+    json->Field("read_bytes", tier.read_bytes);
+    json->EndObject();
+  }
+  json->EndArray();
+  json->BeginArray("namespaces");
+  for (const client::NamespaceStats& space : stats.namespaces) {
+    json->BeginObject();
+    json->Field("name", space.name);
+    json->Field("models", space.models);
+    json->Field("sessions", space.sessions);
+    json->Field("sequences", space.sequences);
+    json->Field("chunks", space.chunks);
+    json->Field("unsealed_bytes", space.unsealed_bytes);
+    json->Field("appended_tokens", space.appended_tokens);
+    json->Field("retrieve_items", space.retrieve_items);
+    json->EndObject();
+  }
+  json->EndArray();
+}
+
+struct Totals {
+  uint64_t used_bytes = 0, chunks = 0, evicted_chunks = 0;
+  uint64_t sessions = 0, sequences = 0, appended_tokens = 0, retrieve_items = 0;
+};
+
+Totals Sum(const client::Stats& stats) {
+  Totals sum;
+  for (const client::TierStats& tier : stats.tiers) {
+    sum.used_bytes += tier.used_bytes;
+    sum.chunks += tier.chunks;
+    sum.evicted_chunks += tier.evicted_chunks;
+  }
+  for (const client::NamespaceStats& space : stats.namespaces) {
+    sum.sessions += space.sessions;
+    sum.sequences += space.sequences;
+    sum.appended_tokens += space.appended_tokens;
+    sum.retrieve_items += space.retrieve_items;
+  }
+  return sum;
+}
+
+constexpr char kWatchFormat[] = "%10s %10s %10s %10s %9s %10s %12s %12s\n";
+
+}  // namespace
+
+std::string StatusTables(const client::Stats& stats,
+                         const std::vector<client::SessionInfo>& sessions) {
+  std::string text = StrCat("kvtierd ", stats.daemon_version, ", up ",
+                            HumanSeconds(stats.uptime_seconds), ", resident ",
+                            HumanBytes(stats.resident_bytes), "\n\n");
+  Table tiers({"tier", "capacity", "used", "pages", "chunks", "hits", "misses", "evicted",
+               "written", "read"});
+  for (const client::TierStats& tier : stats.tiers) {
+    tiers.Add({tier.tier, HumanBytes(tier.capacity_bytes), HumanBytes(tier.used_bytes),
+               StrCat(tier.pages), StrCat(tier.chunks), StrCat(tier.hit_chunks),
+               StrCat(tier.miss_chunks), StrCat(tier.evicted_chunks),
+               HumanBytes(tier.written_bytes), HumanBytes(tier.read_bytes)});
+  }
+  Table spaces({"namespace", "models", "sessions", "sequences", "chunks", "unsealed",
+                "tokens appended", "items retrieved"});
+  for (const client::NamespaceStats& space : stats.namespaces) {
+    spaces.Add({space.name, StrCat(space.models), StrCat(space.sessions),
+                StrCat(space.sequences), StrCat(space.chunks),
+                HumanBytes(space.unsealed_bytes), StrCat(space.appended_tokens),
+                StrCat(space.retrieve_items)});
+  }
+  absl::StrAppend(&text, tiers.Text(), "\n", spaces.Text());
+  if (sessions.empty()) return text;
+  Table table({"namespace", "session", "worker", "pid", "age", "sequences", "unsealed"});
+  for (const client::SessionInfo& info : sessions) {
+    table.Add({info.namespace_name, StrCat(info.session_id), info.worker_label,
+               StrCat(info.worker_pid), HumanSeconds(info.age_seconds),
+               StrCat(info.sequences), HumanBytes(info.unsealed_bytes)});
+  }
+  return StrCat(text, "\n", table.Text());
+}
+
+std::string StatusJson(const client::Stats& stats,
+                       const std::vector<client::SessionInfo>& sessions) {
+  JsonWriter json;
+  json.BeginObject();
+  WriteStats(stats, &json);
+  json.BeginArray("sessions");
+  for (const client::SessionInfo& info : sessions) {
+    json.BeginObject();
+    json.Field("namespace_name", info.namespace_name);
+    json.Field("session_id", info.session_id);
+    json.Field("worker_label", info.worker_label);
+    json.Field("worker_pid", info.worker_pid);
+    json.Field("age_seconds", info.age_seconds);
+    json.Field("sequences", info.sequences);
+    json.Field("unsealed_bytes", info.unsealed_bytes);
+    json.EndObject();
+  }
+  json.EndArray();
+  json.EndObject();
+  return json.text() + "\n";
+}
+
+std::string SequencesTable(const std::vector<client::SequenceInfo>& sequences) {
+  Table table({"namespace", "sequence", "session", "model", "system", "budget", "sealed",
+               "tail", "cached"});
+  for (const client::SequenceInfo& info : sequences) {
+    table.Add({info.namespace_name, StrCat(info.sequence_id), StrCat(info.session_id),
+               info.model_label, info.system, StrCat(info.budget_tokens),
+               StrCat(info.sealed_tokens), StrCat(info.tail_tokens),
+               StrCat(info.cached_tokens)});
+  }
+  return table.Text();
+}
+
+std::string SequencesJson(const std::vector<client::SequenceInfo>& sequences) {
+  JsonWriter json;
+  json.BeginObject();
+  json.BeginArray("sequences");
+  for (const client::SequenceInfo& info : sequences) {
+    json.BeginObject();
+    json.Field("namespace_name", info.namespace_name);
+    json.Field("sequence_id", info.sequence_id);
+    json.Field("session_id", info.session_id);
+    json.Field("model_label", info.model_label);
+    json.Field("system", info.system);
+    json.Field("budget_tokens", info.budget_tokens);
+    json.Field("sealed_tokens", info.sealed_tokens);
+    json.Field("tail_tokens", info.tail_tokens);
+    json.Field("cached_tokens", info.cached_tokens);
+    json.EndObject();
+  }
+  json.EndArray();
+  json.EndObject();
+  return json.text() + "\n";
+}
+
+std::string WatchHeader() {
+  return absl::StrFormat(kWatchFormat, "used", "chunks", "evicted", "sessions",
+                         "sequences", "tokens", "+tokens", "+retrieved");
+}
+
+std::string WatchLine(const client::Stats& stats, const client::Stats* before) {
+  const Totals now = Sum(stats);
+  const Totals then = before == nullptr ? now : Sum(*before);
+  return absl::StrFormat(kWatchFormat, HumanBytes(now.used_bytes), StrCat(now.chunks),
+                         StrCat(now.evicted_chunks), StrCat(now.sessions),
+                         StrCat(now.sequences), StrCat(now.appended_tokens),
+                         StrCat(now.appended_tokens - then.appended_tokens),
+                         StrCat(now.retrieve_items - then.retrieve_items));
+}
+
+std::string StatsJson(const client::Stats& stats) {
+  JsonWriter json;
+  json.BeginObject();
+  WriteStats(stats, &json);
+  json.EndObject();
+  return json.text() + "\n";
+}
+
+}  // namespace kvtier::cli
