@@ -1,0 +1,108 @@
+"""What can go wrong, as one exception class per gRPC code."""
+
+import grpc
+
+
+class KvtierError(RuntimeError):
+    """Base of all errors that the daemon or the connection to it reports."""
+
+    code = grpc.StatusCode.UNKNOWN
+
+
+class InvalidArgumentError(KvtierError, ValueError):
+    """A shape, dtype or value that can never be right."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+
+
+class NotFoundError(KvtierError):
+    """An unknown session, model or sequence."""
+
+    code = grpc.StatusCode.NOT_FOUND
+
+
+class FailedPreconditionError(KvtierError):
+    """A right call in the wrong state, such as an append out of order."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class ResourceExhaustedError(KvtierError):
+    """Over a budget or limit; nothing was changed."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class DataLossError(KvtierError):
+    """Stored bytes failed their checksum."""
+
+    code = grpc.StatusCode.DATA_LOSS
+
+
+class PermissionDeniedError(KvtierError):
+    code = grpc.StatusCode.PERMISSION_DENIED
+
+
+class UnimplementedError(KvtierError):
+    """Specified, but not served by this daemon."""
+
+    code = grpc.StatusCode.UNIMPLEMENTED
+
+
+class UnavailableError(KvtierError, ConnectionError):
+    """The daemon is gone, and with it the sequences that were open."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+
+
+class DeadlineExceededError(KvtierError, TimeoutError):
+    """The daemon is there but did not answer in time."""
+
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+class InternalError(KvtierError):
+    code = grpc.StatusCode.INTERNAL
+
+
+_CLASSES = {
+    cls.code: cls
+    for cls in (
+        InvalidArgumentError,
+        NotFoundError,
+        FailedPreconditionError,
+        ResourceExhaustedError,
+        DataLossError,
+        PermissionDeniedError,
+        UnimplementedError,
+        UnavailableError,
+        DeadlineExceededError,
+        InternalError,
+    )
+}
+_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def gone(socket: str, details: str = "") -> UnavailableError:
+    message = f"kvtierd at {socket} is gone: start it again and reopen the sequence"
+    return UnavailableError(f"{message} ({details})" if details else message)
+
+
+def from_code(code: grpc.StatusCode, details: str, socket: str) -> KvtierError:
+    # A daemon that shuts down cancels what is under way; we never cancel ourselves
+    # without raising something else first.
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+        return gone(socket, details)
+    if code in _CLASSES:
+        return _CLASSES[code](details or code.name)
+    return KvtierError(f"{code.name}: {details}")
+
+
+def from_rpc(error: grpc.RpcError, socket: str) -> KvtierError:
+    return from_code(error.code(), error.details() or "", socket)
+
+
+def from_item(error, socket: str) -> KvtierError:
+    """Of an ItemError message."""
+    code = _BY_NUMBER.get(error.code, grpc.StatusCode.UNKNOWN)
+    return from_code(code, error.message, socket)
