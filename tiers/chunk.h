@@ -1,0 +1,122 @@
+// A chunk: the pages of 64 tokens at all layers, their abstracts and checksums.
+//
+// It is made block by block: a layer's pages and abstract slot are added before its rows
+// arrive, and its rows counted as they do. Once complete it is given to the Directory,
+// gets its name and never changes again.
+//
+// Memory: the object and its tables are charged from the start, slots by their regions.
+//
+// Thread safety: in the making it belongs to one sequence, under that sequence's lock;
+// in the Directory it is immutable.
+
+#ifndef KVTIER_TIERS_CHUNK_H_
+#define KVTIER_TIERS_CHUNK_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "kernels/base/types.h"
+#include "tiers/chunk_name.h"
+#include "tiers/host/host_tier.h"
+#include "tiers/memory_budget.h"
+#include "tiers/page_checksum.h"
+
+namespace kvtier::tiers {
+
+// One layer's share of a chunk.
+struct BlockGeometry {
+  uint32_t kv_heads = 0;
+  size_t page_bytes = 0;
+  size_t abstract_bytes = 0;  // of all kv heads; > 0
+  uint32_t first_page = 0;    // among the chunk's pages
+  SeedShift seed_shift;
+
+  uint64_t rows_bytes() const { return uint64_t{kv_heads} * page_bytes; }
+};
+
+// What all chunks of one model in one namespace look like.
+struct ChunkGeometry {
+  ChunkGeometry(NamespaceIndex space_index) : space(space_index) {}
+
+  // Layers are added in order.
+  void AddLayer(uint32_t kv_heads, size_t page_bytes, size_t abstract_bytes);
+
+  // What a chunk takes beside its slots, the directory's entry included.
+  uint64_t table_bytes() const;
+
+  NamespaceIndex space;
+  std::vector<BlockGeometry> layers;
+  uint32_t page_count = 0;
+  uint64_t rows_bytes = 0;
+  uint64_t abstract_bytes = 0;
+};
+
+// The slots of one layer of one chunk.
+struct Block {
+  std::vector<Slot> pages;  // [kv_head]
+  Slot abstract;
+};
+
+class Chunk {
+ public:
+  // `charge` covers geometry->table_bytes().
+  Chunk(std::shared_ptr<const ChunkGeometry> geometry, Charge charge);
+  Chunk(const Chunk&) = delete;  // owns slots
+  Chunk& operator=(const Chunk&) = delete;
+
+  const ChunkGeometry& geometry() const { return *geometry_; }
+
+  bool has_block(LayerIndex layer) const { return abstracts_[layer.value()].valid(); }
+  void SetBlock(LayerIndex layer, Block block);
+
+  std::byte* page(LayerIndex layer, uint32_t kv_head) const {
+    return pages_[PageOf(layer, kv_head)].data();
+  }
+  std::byte* abstract(LayerIndex layer) const { return abstracts_[layer.value()].data(); }
+
+  // Tokens whose rows are there, from the chunk's first.
+  uint32_t rows(LayerIndex layer) const { return rows_[layer.value()]; }
+  void set_rows(LayerIndex layer, uint32_t rows) {
+    rows_[layer.value()] = static_cast<uint8_t>(rows);
+  }
+  // Every layer has all rows.
+  bool complete() const;
+
+  // From seed 0 while in the making; from PageSeed once named.
+  uint32_t crc(LayerIndex layer, uint32_t kv_head) const {
+    return crcs_[PageOf(layer, kv_head)];
+  }
+  void set_crc(LayerIndex layer, uint32_t kv_head, uint32_t crc) {
+    crcs_[PageOf(layer, kv_head)] = crc;
+  }
+
+  // Some of its rows, or of its ancestors', were computed by sparse attention.
+  bool approximate() const { return approximate_; }
+  void set_approximate() { approximate_ = true; }
+
+  const ChunkName& name() const { return name_; }
+  // Names the complete chunk and seeds its checksums. Once.
+  void SetName(const ChunkName& name);
+
+ private:
+  uint32_t PageOf(LayerIndex layer, uint32_t kv_head) const {
+    return geometry_->layers[layer.value()].first_page + kv_head;
+  }
+
+  const std::shared_ptr<const ChunkGeometry> geometry_;
+  // Before the slots: released after them.
+  const Charge charge_;
+  ChunkName name_;
+  bool approximate_ = false;
+  std::vector<Slot> pages_;
+  std::vector<Slot> abstracts_;
+  std::vector<uint32_t> crcs_;
+  std::vector<uint8_t> rows_;
+};
+
+}  // namespace kvtier::tiers
+
+#endif  // KVTIER_TIERS_CHUNK_H_

@@ -1,0 +1,190 @@
+#include "tiers/directory.h"
+
+#include <algorithm>
+#include <cassert>
+
+#include "absl/strings/str_cat.h"
+
+namespace kvtier::tiers {
+
+ChunkRef& ChunkRef::operator=(ChunkRef&& other) noexcept {
+  if (this != &other) {
+    Reset();
+    directory_ = other.directory_;
+    entry_ = std::exchange(other.entry_, nullptr);
+  }
+  return *this;
+}
+
+ChunkRef ChunkRef::Share() const {
+  if (entry_ != nullptr) directory_->AddReference(entry_);
+  return ChunkRef(directory_, entry_);
+}
+
+void ChunkRef::Reset() {
+  if (entry_ != nullptr) directory_->Release(std::exchange(entry_, nullptr));
+}
+
+Directory::~Directory() {
+  EvictAll();
+  assert(Stats().chunks == 0);
+}
+
+absl::StatusOr<Charge> Directory::Reserve(uint64_t bytes) {
+  while (true) {
+    std::optional<Charge> charge = Charge::Take(budget_, bytes);
+    if (charge.has_value()) return *std::move(charge);
+    if (!EvictOne()) {
+      return NothingToEvict(absl::ResourceExhaustedError(
+          absl::StrCat("no room for ", bytes, " bytes of tables: ", budget_->used_bytes(),
+                       " of ", budget_->capacity_bytes(), " bytes are used")));
+    }
+  }
+}
+
+absl::StatusOr<std::vector<Slot>> Directory::AllocateSlots(NamespaceIndex space,
+                                                           size_t slot_bytes,
+                                                           size_t count) {
+  std::vector<Slot> slots;
+  slots.reserve(count);
+  while (true) {
+    absl::Status status = host_->Take(space, slot_bytes, count, &slots);
+    if (status.ok()) return slots;
+    // Slots of other classes come free too, but their regions give memory back only
+    // when they are empty: hence on, coldest first, until it is enough.
+    if (!EvictOne()) return NothingToEvict(status);
+  }
+}
+
+absl::StatusOr<std::unique_ptr<Chunk>> Directory::NewChunk(
+    std::shared_ptr<const ChunkGeometry> geometry) {
+  absl::StatusOr<Charge> charge = Reserve(geometry->table_bytes());
+  if (!charge.ok()) return charge.status();
+  return std::make_unique<Chunk>(std::move(geometry), *std::move(charge));
+}
+
+std::optional<ChunkRef> Directory::Find(const ChunkName& name) {
+  MutexLock lock(&mu_);
+  auto found = entries_.find(name);
+  if (found == entries_.end()) return std::nullopt;
+  Entry* entry = found->second.get();
+  if (entry->sharing == Sharing::kPrivate) return std::nullopt;
+  AddReferenceLocked(entry);
+  return ChunkRef(this, entry);
+}
+
+ChunkRef Directory::Commit(std::unique_ptr<Chunk> chunk, const ChunkRef* parent,
+                           Sharing sharing) {
+  std::unique_ptr<Chunk> loser;  // freed after the lock is gone
+  MutexLock lock(&mu_);
+  auto [place, is_new] = entries_.try_emplace(chunk->name());
+  if (!is_new) {
+    ++duplicates_;
+    loser = std::move(chunk);
+    AddReferenceLocked(place->second.get());
+    return ChunkRef(this, place->second.get());
+  }
+  place->second = std::make_unique<Entry>();
+  Entry* entry = place->second.get();
+  entry->chunk = std::move(chunk);
+  entry->sharing = sharing;
+  entry->references = 1;
+  if (parent != nullptr) {
+    entry->parent = parent->entry_;
+    ++entry->parent->children;
+  }
+  const ChunkGeometry& geometry = entry->chunk->geometry();
+  pages_ += geometry.page_count;
+  if (chunks_of_space_.size() <= geometry.space.value()) {
+    chunks_of_space_.resize(geometry.space.value() + 1);
+  }
+  ++chunks_of_space_[geometry.space.value()];
+  return ChunkRef(this, entry);
+}
+
+uint64_t Directory::EvictAll() {
+  uint64_t count = 0;
+  while (EvictOne()) ++count;
+  return count;
+}
+
+DirectoryStats Directory::Stats() const {
+  MutexLock lock(&mu_);
+  return DirectoryStats{.chunks = entries_.size(),
+                        .pages = pages_,
+                        .evictable_chunks = evictable_.size(),
+                        .evicted_chunks = evicted_,
+                        .duplicate_chunks = duplicates_};
+}
+
+uint64_t Directory::ChunkCount(NamespaceIndex space) const {
+  MutexLock lock(&mu_);
+  return space.value() < chunks_of_space_.size() ? chunks_of_space_[space.value()] : 0;
+}
+
+void Directory::AddReference(Entry* entry) {
+  MutexLock lock(&mu_);
+  AddReferenceLocked(entry);
+}
+
+void Directory::AddReferenceLocked(Entry* entry) {
+  if (entry->references++ == 0 && entry->children == 0) {
+    evictable_.erase(entry->last_use);
+  }
+}
+
+void Directory::Release(Entry* entry) {
+  std::vector<std::unique_ptr<Chunk>> dropped;
+  MutexLock lock(&mu_);
+  assert(entry->references > 0);
+  if (--entry->references > 0) return;
+  entry->last_use = ++clock_;
+  if (entry->children == 0) MaybeEvictable(entry, &dropped);
+}
+
+bool Directory::EvictOne() {
+  std::vector<std::unique_ptr<Chunk>> dropped;
+  MutexLock lock(&mu_);
+  if (evictable_.empty()) return false;
+  Entry* coldest = evictable_.begin()->second;
+  evictable_.erase(evictable_.begin());
+  ++evicted_;
+  if (Entry* parent = Remove(coldest, &dropped)) MaybeEvictable(parent, &dropped);
+  return true;
+}
+
+void Directory::MaybeEvictable(Entry* entry,
+                               std::vector<std::unique_ptr<Chunk>>* dropped) {
+  while (entry != nullptr && entry->references == 0 && entry->children == 0) {
+    if (entry->sharing == Sharing::kShared) {
+      // A parent that took over its child's time meets no other of the same time: the
+      // child is gone.
+      evictable_.emplace(entry->last_use, entry);
+      return;
+    }
+    entry = Remove(entry, dropped);
+  }
+}
+
+Directory::Entry* Directory::Remove(Entry* entry,
+                                    std::vector<std::unique_ptr<Chunk>>* dropped) {
+  Entry* parent = entry->parent;
+  const ChunkGeometry& geometry = entry->chunk->geometry();
+  pages_ -= geometry.page_count;
+  --chunks_of_space_[geometry.space.value()];
+  if (parent != nullptr) {
+    --parent->children;
+    parent->last_use = std::max(parent->last_use, entry->last_use);
+  }
+  dropped->push_back(std::move(entry->chunk));
+  const ChunkName name = dropped->back()->name();
+  entries_.erase(name);
+  return parent != nullptr && parent->children == 0 ? parent : nullptr;
+}
+
+absl::Status Directory::NothingToEvict(const absl::Status& cause) const {
+  return absl::ResourceExhaustedError(absl::StrCat(
+      cause.message(), ", all by open sequences: close some, or raise [host] capacity"));
+}
+
+}  // namespace kvtier::tiers
