@@ -5,7 +5,6 @@
 #include <fstream>
 #include <limits>
 #include <set>
-#include <sstream>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -248,11 +247,13 @@ absl::StatusOr<Config> ParseConfig(const std::string& text, const std::string& s
 
 absl::StatusOr<Config> LoadConfig(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  if (!file || !(text << file.rdbuf())) {
+  std::string text;
+  // TOML has no NUL; an empty file fails to give a line and is all right.
+  if (file) std::getline(file, text, '\0');
+  if (!file.is_open() || file.bad()) {
     return absl::ErrnoToStatus(errno, absl::StrCat("cannot read ", path));
   }
-  return ParseConfig(text.str(), path);
+  return ParseConfig(text, path);
 }
 
 }  // namespace kvtier::daemon

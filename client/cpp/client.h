@@ -34,7 +34,7 @@ struct ClientOptions {
   // The socket decides the namespace: <runtime_dir>/<namespace>.sock.
   std::string socket = "/run/kvtier/default.sock";
   // Shown in the operator's lists; at most 256 bytes.
-  std::string worker_label;
+  std::string worker_label = "";
   // Of each call. An append of a gigabyte takes about a second.
   absl::Duration deadline = absl::Seconds(30);
 };
