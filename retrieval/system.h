@@ -54,7 +54,8 @@ struct Selected {
   // Per kv head, ascending.
   std::vector<std::vector<uint32_t>> tokens;
   // [query_count][query_heads][value_dim] and [query_count][query_heads]; empty when
-  // the rest is dropped. lse is natural; -inf where nothing is left.
+  // the rest is dropped, everything is selected or there are no candidates. lse is
+  // natural; -inf (and output 0) where nothing is left.
   std::vector<float> rest_output;
   std::vector<float> rest_lse;
   // Read in order to choose, all kv heads together.
