@@ -36,7 +36,7 @@ struct SystemOptions {
   // Per layer and kv head, sinks and recent window not counted. 0 for full and window.
   uint32_t budget_tokens = 0;
   // First layers that read everything; unset: the system's own default.
-  std::optional<uint32_t> dense_layers;
+  std::optional<uint32_t> dense_layers = std::nullopt;
 };
 
 struct Query {

@@ -1,0 +1,73 @@
+// Goal: the largest values, by lowest index among equals, and exact differences.
+// Method: a stable sort and set algebra as references.
+
+#include "kernels/host/select.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/kernels/random.h"
+
+namespace kvtier::kernels {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+std::vector<uint32_t> Reference(const std::vector<float>& values, size_t count) {
+  std::vector<uint32_t> order(values.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](uint32_t a, uint32_t b) { return values[a] > values[b]; });
+  order.resize(std::min(count, order.size()));
+  std::sort(order.begin(), order.end());
+  return order;
+}
+
+TEST(SelectLargest, AsASortWould) {
+  for (const size_t n : {1, 2, 63, 64, 1000}) {
+    std::vector<float> values = Gaussian(n, 31);
+    for (size_t i = 0; i < n; i += 3) values[i] = std::round(values[i]);  // ties
+    for (size_t count = 0; count <= n + 1; count += 1 + n / 50) {
+      std::vector<uint32_t> chosen;
+      SelectLargest(values, count, 0, &chosen);
+      EXPECT_EQ(chosen, Reference(values, count)) << n << " " << count;
+    }
+  }
+}
+
+TEST(SelectLargest, LowerIndexWinsAmongEquals) {
+  std::vector<uint32_t> chosen;
+  SelectLargest({1.0f, 2.0f, 2.0f, 2.0f, 3.0f}, 3, 100, &chosen);
+  EXPECT_THAT(chosen, ElementsAre(101, 102, 104));
+}
+
+TEST(SelectLargest, NanLosesToEverything) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const float infinity = std::numeric_limits<float>::infinity();
+  std::vector<uint32_t> chosen;
+  SelectLargest({nan, -infinity, nan, 0.0f, -0.0f}, 3, 0, &chosen);
+  EXPECT_THAT(chosen, ElementsAre(1, 3, 4));
+}
+
+TEST(DiffSelection, SplitsIntoKeptAndAdded) {
+  std::vector<uint32_t> kept, added;
+  DiffSelection({1, 4, 6, 9}, {0, 4, 5, 9, 12}, &kept, &added);
+  EXPECT_THAT(kept, ElementsAre(1, 3));
+  EXPECT_THAT(added, ElementsAre(0, 5, 12));
+}
+
+TEST(DiffSelection, EmptySides) {
+  std::vector<uint32_t> kept, added;
+  DiffSelection({}, {3}, &kept, &added);
+  DiffSelection({3}, {}, &kept, &added);
+  EXPECT_THAT(kept, IsEmpty());
+  EXPECT_THAT(added, ElementsAre(3));
+}
+
+}  // namespace
+}  // namespace kvtier::kernels
