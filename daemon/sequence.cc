@@ -1,0 +1,176 @@
+#include "daemon/sequence.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace kvtier::daemon {
+namespace {
+
+// Per chunk of a sequence: its token ids and its reference, twice, since vectors grow
+// by doubling.
+constexpr uint64_t kSequenceChunkBytes =
+    2 * (kChunkTokens * sizeof(uint32_t) + sizeof(tiers::ChunkRef) +
+         sizeof(std::unique_ptr<tiers::Chunk>) + sizeof(tiers::Charge));
+
+uint64_t ChunksFor(uint64_t tokens) { return (tokens + kChunkTokens - 1) / kChunkTokens; }
+
+}  // namespace
+
+Sequence::Sequence(SequenceId id, SequenceContext context)
+    : id_(id), context_(std::move(context)) {
+  const size_t layers = context_.model->spec.layers.size();
+  next_token_.resize(layers);
+  pages_.resize(layers);
+  memory_.resize(layers);
+  for (LayerMemory& memory : memory_) memory.state = context_.system->NewState();
+}
+
+Sequence::~Sequence() {
+  // Last first: a chunk can go only before its parent.
+  while (!sealed_.empty()) sealed_.pop_back();
+}
+
+absl::StatusOr<std::shared_ptr<Sequence>> Sequence::Open(
+    SequenceId id, SequenceContext context, const OpenSequenceOptions& options) {
+  std::shared_ptr<Sequence> sequence(new Sequence(id, std::move(context)));
+  MutexLock lock(&sequence->mu_);
+  absl::StatusOr<tiers::Charge> tables = sequence->context_.directory->Reserve(
+      sequence->TableBytes(ChunksFor(options.token_ids.size())));
+  if (!tables.ok()) return tables.status();
+  sequence->tables_ = *std::move(tables);
+  sequence->token_ids_.assign(options.token_ids.begin(), options.token_ids.end());
+  sequence->FindPrefix(options);
+  return sequence;
+}
+
+void Sequence::FindPrefix(const OpenSequenceOptions& options) {
+  if (context_.sharing == tiers::Sharing::kPrivate) return;
+  const uint64_t tokens_max = std::min<uint64_t>(
+      options.cached_tokens_max.value_or(token_ids_.size()), token_ids_.size());
+  const uint64_t chunks_max = tokens_max / kChunkTokens;
+  const absl::Span<const uint32_t> ids(token_ids_);
+  std::string_view computed_under;
+  while (sealed_.size() < chunks_max) {
+    const absl::Span<const uint32_t> chunk_ids =
+        ids.subspan(sealed_.size() * kChunkTokens, kChunkTokens);
+    const tiers::ChunkName parent =
+        sealed_.empty() ? context_.root : sealed_.back()->name();
+    std::optional<tiers::ChunkRef> found =
+        context_.directory->Find(tiers::ChildName(parent, chunk_ids, computed_under));
+    if (found.has_value()) {
+      sealed_.push_back(*std::move(found));
+      if (computed_under.empty()) exact_tokens_ += kChunkTokens;
+      continue;
+    }
+    // From here on only what this very system computed.
+    if (!computed_under.empty() || context_.system->exact()) break;
+    computed_under = context_.computed_under;
+  }
+  cached_tokens_ = SealedTokenCount();
+  std::fill(next_token_.begin(), next_token_.end(), cached_tokens_);
+  context_.store_counters->hit_chunks.Add(sealed_.size());
+  context_.store_counters->miss_chunks.Add(chunks_max - sealed_.size());
+}
+
+SequenceInfo Sequence::Info() const {
+  MutexLock lock(&mu_);
+  SequenceInfo info;
+  info.sequence = id_;
+  info.session = context_.session;
+  info.model_label = context_.model->spec.label;
+  info.system = context_.system->options().system;
+  info.budget_tokens = context_.system->options().budget_tokens;
+  info.sealed_tokens = SealedTokenCount();
+  info.tail_tokens = CompleteTokens() - SealedTokenCount();
+  info.cached_tokens = cached_tokens_;
+  return info;
+}
+
+SealedTokens Sequence::Sealed() const {
+  MutexLock lock(&mu_);
+  return SealedTokens{SealedTokenCount(), CompleteTokens() - SealedTokenCount()};
+}
+
+uint64_t Sequence::CompleteTokens() const {
+  return *std::min_element(next_token_.begin(), next_token_.end());
+}
+
+uint64_t Sequence::TableBytes(uint64_t chunks) const {
+  const uint64_t per_layer = sizeof(uint64_t) + sizeof(LayerPages) + sizeof(LayerMemory);
+  return sizeof(Sequence) + context_.model->spec.layers.size() * per_layer +
+         chunks * kSequenceChunkBytes;
+}
+
+absl::Status Sequence::Read(const ReadRange& range, uint64_t part_bytes_max,
+                            absl::FunctionRef<bool(ReadPart)> sink) {
+  const retrieval::ModelSpec& spec = context_.model->spec;
+  const uint64_t layer_begin = range.layer_begin.value();
+  const uint64_t layer_end =
+      range.layer_count == 0 ? spec.layers.size() : layer_begin + range.layer_count;
+  if (layer_begin >= spec.layers.size() || layer_end > spec.layers.size()) {
+    return absl::InvalidArgumentError(absl::StrCat("layers [", layer_begin, ", ",
+                                                   layer_end, ") are out of range: the ",
+                                                   "model has ", spec.layers.size()));
+  }
+  uint64_t truncations;
+  uint64_t token_end;
+  {
+    MutexLock lock(&mu_);
+    truncations = truncations_;
+    if (__builtin_add_overflow(range.token_begin.value(), range.token_count,
+                               &token_end) ||
+        token_end > CompleteTokens()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "tokens from ", range.token_begin.value(), ", ", range.token_count,
+          " of them, reach beyond the ", CompleteTokens(), " complete ones"));
+    }
+  }
+  for (uint64_t l = layer_begin; l < layer_end; ++l) {
+    const LayerIndex layer(static_cast<uint32_t>(l));
+    const retrieval::LayerSpec& layer_spec = context_.model->layer(layer);
+    const size_t row_bytes = layer_spec.RowBytes(spec.dtype);
+    const uint64_t tokens_max =
+        std::max<uint64_t>(1, part_bytes_max / (layer_spec.kv_heads * row_bytes));
+    for (uint64_t token = range.token_begin.value(); token < token_end;) {
+      ReadPart part;
+      part.layer = layer;
+      part.token_begin = TokenIndex(token);
+      part.token_count =
+          static_cast<uint32_t>(std::min<uint64_t>(tokens_max, token_end - token));
+      {
+        MutexLock lock(&mu_);
+        if (truncations_ != truncations) {
+          return absl::FailedPreconditionError(
+              "the sequence was truncated while it was read: read again");
+        }
+        AppendStoredRows(layer, token, part.token_count, &part.rows);
+      }
+      context_.store_counters->read_bytes.Add(part.rows.size());
+      token += part.token_count;
+      if (!sink(std::move(part))) return absl::CancelledError("the reader went away");
+    }
+  }
+  return absl::OkStatus();
+}
+
+void Sequence::AppendStoredRows(LayerIndex layer, uint64_t token_begin,
+                                uint32_t token_count, std::string* rows) const {
+  const retrieval::LayerSpec& layer_spec = context_.model->layer(layer);
+  const size_t row_bytes = layer_spec.RowBytes(context_.model->spec.dtype);
+  rows->reserve(rows->size() + layer_spec.kv_heads * token_count * row_bytes);
+  const uint64_t token_end = token_begin + token_count;
+  for (uint32_t head = 0; head < layer_spec.kv_heads; ++head) {
+    for (uint64_t token = token_begin; token < token_end;) {
+      const uint64_t in_chunk = token % kChunkTokens;
+      const uint64_t count = std::min(kChunkTokens - in_chunk, token_end - token);
+      const std::byte* page = ChunkAt(token / kChunkTokens).page(layer, head);
+      rows->append(reinterpret_cast<const char*>(page + in_chunk * row_bytes),
+                   count * row_bytes);
+      token += count;
+    }
+  }
+}
+
+}  // namespace kvtier::daemon

@@ -1,0 +1,251 @@
+// Sequence's rows: planning an append (everything that can fail) and applying it
+// (everything else).
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "daemon/sequence.h"
+#include "retrieval/abstract.h"
+
+namespace kvtier::daemon {
+namespace {
+
+// Selections name tokens by 32-bit numbers.
+constexpr uint64_t kSequenceTokensMax = uint64_t{1} << 31;
+
+uint64_t ChunksFor(uint64_t tokens) { return (tokens + kChunkTokens - 1) / kChunkTokens; }
+
+}  // namespace
+
+absl::StatusOr<AppendPlan> Sequence::PlanAppend(
+    absl::Span<const TokenRun* const> runs,
+    absl::Span<const AppendEntry* const> entries) {
+  AppendPlan plan;
+  for (const TokenRun* run : runs) {
+    if (absl::Status s = PlanRun(*run, &plan); !s.ok()) return s;
+  }
+  std::vector<uint64_t> next = next_token_;
+  for (const AppendEntry* entry : entries) {
+    if (absl::Status s = PlanEntry(*entry, &next, &plan); !s.ok()) return s;
+  }
+  if (absl::Status s = PlanMemory(next, &plan); !s.ok()) return s;
+  return plan;
+}
+
+absl::Status Sequence::PlanRun(const TokenRun& run, AppendPlan* plan) const {
+  if (context_.sharing == tiers::Sharing::kPrivate) {
+    return absl::InvalidArgumentError(
+        "an anonymous sequence has no token ids: open it with `anonymous` unset");
+  }
+  const uint64_t known = token_ids_.size() + plan->new_ids.size();
+  const uint64_t start = run.start.value();
+  if (start > known) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "token ids must follow the known ones: the next is ", known, ", not ", start));
+  }
+  if (start + run.token_ids.size() > kSequenceTokensMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a sequence has at most ", kSequenceTokensMax, " tokens"));
+  }
+  for (size_t i = 0; i < run.token_ids.size(); ++i) {
+    const uint64_t position = start + i;
+    if (position >= token_ids_.size() + plan->new_ids.size()) {
+      plan->new_ids.push_back(run.token_ids[i]);
+      continue;
+    }
+    const uint32_t old = position < token_ids_.size()
+                             ? token_ids_[position]
+                             : plan->new_ids[position - token_ids_.size()];
+    if (old == run.token_ids[i]) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("token ", position, " is known as id ", old, ", not ",
+                     run.token_ids[i], ": truncate the sequence to change it"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Sequence::PlanEntry(const AppendEntry& entry, std::vector<uint64_t>* next,
+                                 AppendPlan* plan) const {
+  const retrieval::ModelSpec& spec = context_.model->spec;
+  if (entry.layer.value() >= spec.layers.size()) {
+    return absl::InvalidArgumentError(absl::StrCat("layer ", entry.layer.value(),
+                                                   " is out of range: the model has ",
+                                                   spec.layers.size()));
+  }
+  uint64_t& next_token = (*next)[entry.layer.value()];
+  if (entry.start.value() != next_token) {
+    return absl::FailedPreconditionError(absl::StrCat("layer ", entry.layer.value(),
+                                                      "'s next token is ", next_token,
+                                                      ", not ", entry.start.value()));
+  }
+  if (entry.token_count == 0 || next_token + entry.token_count > kSequenceTokensMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("token_count is ", entry.token_count, ": an entry has at least 1, ",
+                     "and a sequence at most ", kSequenceTokensMax, " tokens"));
+  }
+  const retrieval::LayerSpec& layer = spec.layers[entry.layer.value()];
+  const RowSource::Shape key_shape{layer.kv_heads, entry.token_count,
+                                   layer.key_dim * ElementBytes(spec.dtype)};
+  const RowSource::Shape value_shape{layer.kv_heads, entry.token_count,
+                                     layer.value_dim * ElementBytes(spec.dtype)};
+  absl::StatusOr<RowSource> key =
+      entry.default_key_layout ? RowSource::Packed(entry.key.buffer, key_shape, "key")
+                               : RowSource::Strided(entry.key, key_shape, "key");
+  if (!key.ok()) return key.status();
+  absl::StatusOr<RowSource> value =
+      entry.default_value_layout
+          ? RowSource::Packed(entry.value.buffer, value_shape, "value")
+          : RowSource::Strided(entry.value, value_shape, "value");
+  if (!value.ok()) return value.status();
+  next_token += entry.token_count;
+  plan->rows.push_back(AppendPlan::Rows{&entry, *key, *value});
+  return absl::OkStatus();
+}
+
+absl::Status Sequence::PlanMemory(const std::vector<uint64_t>& next, AppendPlan* plan) {
+  const uint64_t chunks_before = sealed_.size() + making_.size();
+  const uint64_t chunks_after =
+      std::max(chunks_before, ChunksFor(*std::max_element(next.begin(), next.end())));
+  const uint64_t table_bytes = TableBytes(
+      std::max(chunks_after, ChunksFor(token_ids_.size() + plan->new_ids.size())));
+  if (table_bytes > tables_.bytes()) {
+    absl::StatusOr<tiers::Charge> tables =
+        context_.directory->Reserve(table_bytes - tables_.bytes());
+    if (!tables.ok()) return tables.status();
+    plan->tables = *std::move(tables);
+  }
+  for (uint64_t chunk = chunks_before; chunk < chunks_after; ++chunk) {
+    absl::StatusOr<std::unique_ptr<tiers::Chunk>> made =
+        context_.directory->NewChunk(context_.model->geometry);
+    if (!made.ok()) return made.status();
+    plan->chunks.push_back(*std::move(made));
+  }
+  for (uint32_t l = 0; l < next.size(); ++l) {
+    absl::StatusOr<std::vector<AppendPlan::NewBlock>> blocks =
+        AllocateBlocks(LayerIndex(l), ChunksFor(next_token_[l]), ChunksFor(next[l]));
+    if (!blocks.ok()) return blocks.status();
+    std::move(blocks->begin(), blocks->end(), std::back_inserter(plan->blocks));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<AppendPlan::NewBlock>> Sequence::AllocateBlocks(
+    LayerIndex layer, uint64_t chunk_begin, uint64_t chunk_end) const {
+  std::vector<AppendPlan::NewBlock> blocks;
+  if (chunk_begin >= chunk_end) return blocks;
+  const tiers::ChunkGeometry& geometry = *context_.model->geometry;
+  const tiers::BlockGeometry& block = geometry.layers[layer.value()];
+  const uint64_t count = chunk_end - chunk_begin;
+  tiers::MemoryBudget* unsealed = context_.unsealed.get();
+  for (uint64_t chunk = chunk_begin; chunk < chunk_end; ++chunk) {
+    std::optional<tiers::Charge> charge =
+        tiers::Charge::Take(unsealed, block.rows_bytes());
+    if (!charge.has_value()) {
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "the session has ", unsealed->used_bytes(), " bytes of unsealed rows of at ",
+          "most ", unsealed->capacity_bytes(), ": complete chunks at all layers, send ",
+          "token ids, close sequences, or raise [host] unsealed_max"));
+    }
+    blocks.push_back(AppendPlan::NewBlock{chunk, layer, {}, *std::move(charge)});
+  }
+  absl::StatusOr<std::vector<tiers::Slot>> pages = context_.directory->AllocateSlots(
+      geometry.space, block.page_bytes, count * block.kv_heads);
+  if (!pages.ok()) return pages.status();
+  absl::StatusOr<std::vector<tiers::Slot>> abstracts =
+      context_.directory->AllocateSlots(geometry.space, block.abstract_bytes, count);
+  if (!abstracts.ok()) return abstracts.status();
+  for (uint64_t i = 0; i < count; ++i) {
+    auto first = pages->begin() + static_cast<ptrdiff_t>(i * block.kv_heads);
+    blocks[i].block.pages.assign(std::make_move_iterator(first),
+                                 std::make_move_iterator(first + block.kv_heads));
+    blocks[i].block.abstract = std::move((*abstracts)[i]);
+  }
+  return blocks;
+}
+
+SequenceProgress Sequence::ApplyAppend(AppendPlan plan) {
+  const uint64_t complete_before = CompleteTokens();
+  tables_.Add(std::move(plan.tables));
+  token_ids_.insert(token_ids_.end(), plan.new_ids.begin(), plan.new_ids.end());
+  for (std::unique_ptr<tiers::Chunk>& chunk : plan.chunks) {
+    making_.push_back(Making{std::move(chunk), {}});
+  }
+  for (AppendPlan::NewBlock& added : plan.blocks) {
+    Making& making = making_[added.chunk - sealed_.size()];
+    making.chunk->SetBlock(added.layer, std::move(added.block));
+    making.unsealed.Add(std::move(added.unsealed));
+  }
+  for (const AppendPlan::Rows& rows : plan.rows) CopyRows(rows);
+  SealComplete();
+  context_.counters->appended_tokens.Add(CompleteTokens() - complete_before);
+  return SequenceProgress{id_, SealedTokenCount(), CompleteTokens()};
+}
+
+void Sequence::CopyRows(const AppendPlan::Rows& rows) {
+  const AppendEntry& entry = *rows.entry;
+  const retrieval::LayerSpec& layer = context_.model->layer(entry.layer);
+  const DType dtype = context_.model->spec.dtype;
+  const size_t key_bytes = layer.key_dim * ElementBytes(dtype);
+  const size_t value_bytes = layer.value_dim * ElementBytes(dtype);
+  const size_t row_bytes = key_bytes + value_bytes;
+  uint64_t& next = next_token_[entry.layer.value()];
+  for (uint32_t token = 0; token < entry.token_count;) {
+    tiers::Chunk* chunk = MakingAt(next / kChunkTokens);
+    const auto in_chunk = static_cast<uint32_t>(next % kChunkTokens);
+    const uint32_t count = std::min(kChunkTokens - in_chunk, entry.token_count - token);
+    for (uint32_t head = 0; head < layer.kv_heads; ++head) {
+      std::byte* row = chunk->page(entry.layer, head) + in_chunk * row_bytes;
+      for (uint32_t i = 0; i < count; ++i, row += row_bytes) {
+        std::memcpy(row, rows.key.row(head, token + i), key_bytes);
+        std::memcpy(row + key_bytes, rows.value.row(head, token + i), value_bytes);
+      }
+    }
+    chunk->set_rows(entry.layer, in_chunk + count);
+    if (entry.exactness == Exactness::kApproximate) chunk->set_approximate();
+    if (in_chunk + count == kChunkTokens) CompletePages(entry.layer, chunk);
+    token += count;
+    next += count;
+  }
+  context_.store_counters->written_bytes.Add(uint64_t{entry.token_count} *
+                                             layer.kv_heads * row_bytes);
+}
+
+void Sequence::CompletePages(LayerIndex layer, tiers::Chunk* chunk) {
+  const retrieval::LayerSpec& spec = context_.model->layer(layer);
+  const retrieval::AbstractLayout& layout = context_.model->layouts[layer.value()];
+  for (uint32_t head = 0; head < spec.kv_heads; ++head) {
+    // From seed 0: the chunk's name, part of the seed, comes with the last layer.
+    chunk->set_crc(layer, head,
+                   retrieval::BuildAbstract(
+                       spec, context_.model->spec.dtype, layout, chunk->page(layer, head),
+                       0, chunk->abstract(layer) + head * layout.page_abstract_bytes));
+  }
+  context_.store_counters->written_bytes.Add(spec.kv_heads * layout.page_abstract_bytes);
+}
+
+void Sequence::SealComplete() {
+  const bool anonymous = context_.sharing == tiers::Sharing::kPrivate;
+  size_t sealed = 0;
+  for (; sealed < making_.size(); ++sealed) {
+    std::unique_ptr<tiers::Chunk>& chunk = making_[sealed].chunk;
+    if (!chunk->complete()) break;
+    const uint64_t begin = sealed_.size() * kChunkTokens;
+    if (!anonymous && token_ids_.size() < begin + kChunkTokens) break;
+    const tiers::ChunkRef* parent = sealed_.empty() ? nullptr : &sealed_.back();
+    if (parent != nullptr && (*parent)->approximate()) chunk->set_approximate();
+    chunk->SetName(
+        anonymous
+            ? tiers::RandomName()
+            : tiers::ChildName(
+                  parent == nullptr ? context_.root : (*parent)->name(),
+                  absl::Span<const uint32_t>(token_ids_).subspan(begin, kChunkTokens),
+                  chunk->approximate() ? context_.computed_under : ""));
+    sealed_.push_back(
+        context_.directory->Commit(std::move(chunk), parent, context_.sharing));
+  }
+  making_.erase(making_.begin(), making_.begin() + static_cast<ptrdiff_t>(sealed));
+}
+
+}  // namespace kvtier::daemon

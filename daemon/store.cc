@@ -1,0 +1,124 @@
+#include "daemon/store.h"
+
+#include <algorithm>
+#include <atomic>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "daemon/namespace_impl.h"
+#include "kernels/base/mutex.h"
+#include "tiers/directory.h"
+
+namespace kvtier::daemon {
+namespace {
+
+constexpr uint64_t kSystemPageBytes = 4096;
+constexpr size_t kNamespaceNameBytesMax = 64;
+
+bool ValidName(const std::string& name) {
+  return !name.empty() && name.size() <= kNamespaceNameBytesMax &&
+         name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_-") ==
+             std::string::npos;
+}
+
+class StoreImpl final : public Store {
+ public:
+  explicit StoreImpl(const StoreOptions& options)
+      : options_(options),
+        budget_(options.host_capacity_bytes),
+        host_(&budget_,
+              tiers::HostTierOptions{.region_bytes = options.host_region_bytes}),
+        directory_(&budget_, &host_) {}
+
+  const StoreOptions& options() const override { return options_; }
+
+  absl::StatusOr<Namespace*> AddNamespace(std::string name) override {
+    if (!ValidName(name)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("a namespace's name has 1 to ", kNamespaceNameBytesMax,
+                       " characters of [a-z0-9_-]; this one doesn't: \"", name, "\""));
+    }
+    MutexLock lock(&mu_);
+    for (const std::unique_ptr<NamespaceImpl>& other : namespaces_) {
+      if (other->name() != name) continue;
+      return absl::AlreadyExistsError(absl::StrCat("namespace ", name, " exists"));
+    }
+    const tiers::NamespaceIndex index(static_cast<uint32_t>(namespaces_.size()));
+    namespaces_.push_back(std::make_unique<NamespaceImpl>(
+        std::move(name), index,
+        NamespaceImpl::Environment{.directory = &directory_,
+                                   .store_counters = &counters_,
+                                   .last_session = &last_session_,
+                                   .last_sequence = &last_sequence_,
+                                   .limits = options_}));
+    return namespaces_.back().get();
+  }
+
+  std::vector<Namespace*> Namespaces() const override {
+    MutexLock lock(&mu_);
+    std::vector<Namespace*> namespaces;
+    for (const auto& space : namespaces_) namespaces.push_back(space.get());
+    return namespaces;
+  }
+
+  std::vector<TierStats> Tiers() const override {
+    const tiers::DirectoryStats directory = directory_.Stats();
+    TierStats host;
+    host.tier = "host";
+    host.capacity_bytes = budget_.capacity_bytes();
+    host.used_bytes = budget_.used_bytes();
+    host.pages = directory.pages;
+    host.chunks = directory.chunks;
+    host.hit_chunks = counters_.hit_chunks.value();
+    host.miss_chunks = counters_.miss_chunks.value();
+    host.evicted_chunks = directory.evicted_chunks;
+    host.written_bytes = counters_.written_bytes.value();
+    host.read_bytes = counters_.read_bytes.value();
+    return {host};
+  }
+
+ private:
+  // Constant after construction.
+  const StoreOptions options_;
+
+  // Internally synchronized; each outlives what stands below it.
+  StoreCounters counters_;
+  std::atomic<uint64_t> last_session_{0};
+  std::atomic<uint64_t> last_sequence_{0};
+  tiers::MemoryBudget budget_;
+  tiers::HostTier host_;
+  tiers::Directory directory_;
+
+  mutable Mutex mu_;
+  std::vector<std::unique_ptr<NamespaceImpl>> namespaces_ ABSL_GUARDED_BY(mu_);
+};
+
+}  // namespace
+
+absl::Status StoreOptions::Validate() const {
+  if (host_region_bytes == 0 || host_region_bytes % kSystemPageBytes != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("[host] region is ", host_region_bytes,
+                                                   " bytes: make it a multiple of ",
+                                                   kSystemPageBytes));
+  }
+  if (host_capacity_bytes < 2 * host_region_bytes) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "[host] capacity is ", host_capacity_bytes, " bytes: it must hold two regions ",
+        "of ", host_region_bytes, ", one for rows and one for abstracts"));
+  }
+  if (unsealed_bytes_max == 0 || sequences_max == 0 || sessions_max == 0 ||
+      models_max == 0) {
+    return absl::InvalidArgumentError(
+        "[host] unsealed_max and [limits] sequences_max, sessions_max and models_max "
+        "must be at least 1");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<Store>> Store::Create(const StoreOptions& options) {
+  if (absl::Status s = options.Validate(); !s.ok()) return s;
+  return std::make_unique<StoreImpl>(options);
+}
+
+}  // namespace kvtier::daemon
