@@ -138,7 +138,7 @@ TEST_P(SystemContract, ACloneAnswersAsItsOriginal) {
 }
 
 TEST_P(SystemContract, ABudgetOfAllCandidatesIsEverything) {
-  if (!takes_budget()) GTEST_SKIP() << "takes no budget";
+  if (!takes_budget()) return;  // full and window have none to compare
   const std::vector<float> values = QueryValues(1);
   for (const uint32_t budget : {100, 101}) {
     const auto system = Make(budget);
