@@ -125,6 +125,8 @@ class GrpcServer final : public Server {
     Endpoint& endpoint = endpoints_.emplace_back();
     endpoint.path = absl::StrCat(config_.runtime_dir, "/admin.sock");
     endpoint.service = MakeAdminService(store_, &calls_);
+    // Without a reference to it the linker leaves the library out.
+    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     grpc::ServerBuilder builder;
     // Reflection is a synchronous service: as few threads as it can do with.
     builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);
