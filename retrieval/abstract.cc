@@ -84,6 +84,7 @@ uint32_t BuildAbstract(const LayerSpec& layer, DType dtype, const AbstractLayout
     }
   }
 
+  if (layout.page_abstract_bytes == 0) return crc;  // `abstract` may be null
   std::memset(abstract, 0, layout.page_abstract_bytes);
   if (layout.set.sketch) {
     kernels::EncodeSketch(scratch.keys.data(), layer.key_dim,
