@@ -174,13 +174,17 @@ class Client:
         token_ids=(),
         *,
         system="kvtier",
-        budget=0,
+        budget=None,
         dense_layers=None,
         cached_tokens_max=None,
         extra_key=b"",
         anonymous=False,
     ) -> Sequence:
+        """budget: tokens selected per layer and kv head; None means 256, or 0 for the
+        systems that have none."""
         self.close_orphans()
+        if budget is None:
+            budget = 0 if system in ("full", "window") else 256
         retrieval = worker_pb2.RetrievalSpec(system=system, budget_tokens=budget)
         if dense_layers is not None:
             retrieval.dense_layers = dense_layers

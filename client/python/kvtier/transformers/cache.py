@@ -135,10 +135,10 @@ class KvtierCache(Cache):
             if first < last:
                 for layer, token, rows in self._read(row, first, last - first):
                     self.layers[layer].write_row_columns(index, token + row.pads, rows)
-            if self.length == 0 and first > 0:
-                for layer, token, rows in self._read(row, 0, min(self.options.sinks, first)):
-                    store = self.layers[layer].kv[index, :, token : token + rows.shape[1]]
-                    store.copy_(rows)
+            if self.length == 0:
+                sinks = min(self.options.sinks, row.length(length))
+                for layer, token, rows in self._read(row, 0, sinks):
+                    self.layers[layer].write_sinks(index, token, rows)
             if sent < row.sent:
                 row.sequence.truncate(sent)
                 for layer in self.layers:

@@ -104,6 +104,10 @@ class KvtierLayer(CacheLayerMixin):
         slots = self.column_slots(begin, begin + rows.shape[1])
         self.kv[row].index_copy_(1, slots, rows.to(self.kv.device))
 
+    def write_sinks(self, row, token, rows):
+        """rows: [kv_head][token][K | V], of tokens from `token`."""
+        self.kv[row, :, token : token + rows.shape[1]] = rows.to(self.kv.device)
+
     def columns(self, row, begin, end):
         """[kv_head][token][K | V], a copy."""
         return self.kv[row].index_select(1, self.column_slots(begin, end))
