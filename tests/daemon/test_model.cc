@@ -110,6 +110,7 @@ absl::StatusOr<client::OpenedSequence> OpenTestSequence(
   options.token_ids = tokens;
   options.retrieval.system = system;
   options.retrieval.budget_tokens = budget_tokens;
+  if (budget_tokens > 0) options.retrieval.dense_layers = 0;
   return client.OpenSequence(options);
 }
 

@@ -259,7 +259,7 @@ TEST_F(WorkerErrors, OverTheMemoryBudget) {
   for (uint32_t begin = 0; begin < (1 << 14) && status.ok(); begin += 256) {
     status = AppendAll(*client_, opened->sequence, begin, 256);
   }
-  ExpectError(status, StatusCode::kResourceExhausted, "host.capacity");
+  ExpectError(status, StatusCode::kResourceExhausted, "[host] capacity");
   EXPECT_TRUE(client_->Close(opened->sequence).ok());
 }
 
