@@ -62,8 +62,10 @@ const HeldTokens* HeldSelections::Find(StepIndex step) const {
   return nullptr;
 }
 
-void HeldSelections::Remember(StepIndex step, std::shared_ptr<const HeldTokens> tokens) {
-  if (current_.step != step) previous_ = std::move(current_);
+void HeldSelections::Remember(StepIndex step, StepIndex held_step,
+                              std::shared_ptr<const HeldTokens> tokens) {
+  const bool from_previous = held_step != StepIndex(0) && previous_.step == held_step;
+  if (current_.step != step && !from_previous) previous_ = std::move(current_);
   current_ = HeldSelection{step, std::move(tokens)};
 }
 

@@ -1,6 +1,6 @@
-// What the worker holds of one layer, as far as the daemon remembers: the last two
-// selections, in the order in which the worker has them. Two, because a worker that
-// repeats a step still holds the one before.
+// What the worker holds of one layer, as far as the daemon remembers: the last selection
+// and the one it was made from, in the order in which the worker has them. Two, because
+// a worker that repeats a step still holds the one before.
 //
 // Thread safety: guarded by the sequence's lock.
 
@@ -51,8 +51,11 @@ class HeldSelections {
   // The newest; null if it isn't remembered.
   const std::shared_ptr<const HeldTokens>& current() const { return current_.tokens; }
 
-  // A selection answered again for the same step takes the place of the first answer.
-  void Remember(StepIndex step, std::shared_ptr<const HeldTokens> tokens);
+  // Remembers the answer to `step` and, beside it, what it was made from: the selection
+  // of `held_step` if that is remembered, else the newest. An answer given again for the
+  // same step takes the place of the first one.
+  void Remember(StepIndex step, StepIndex held_step,
+                std::shared_ptr<const HeldTokens> tokens);
 
   // Returns whether one was forgotten because it has tokens from `token` on.
   bool ForgetFrom(uint32_t token);

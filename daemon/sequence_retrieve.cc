@@ -153,7 +153,7 @@ uint64_t Sequence::AnswerDelta(const RetrieveItem& item, retrieval::Selected* se
     standing = memory->held.current();
     if (held == standing.get()) {
       parts->SetUnchanged();
-      memory->held.Remember(item.step, standing);
+      memory->held.Remember(item.step, item.held_step, standing);
       uint64_t count = 0;
       for (const std::vector<uint32_t>& of_head : standing->of_head) {
         count += of_head.size();
@@ -181,7 +181,7 @@ uint64_t Sequence::AnswerDelta(const RetrieveItem& item, retrieval::Selected* se
     remembered->of_head = std::move(delta.order);
     remembered->charge = *std::move(charge);
   }
-  memory->held.Remember(item.step, std::move(remembered));
+  memory->held.Remember(item.step, item.held_step, std::move(remembered));
   return count;
 }
 
