@@ -44,6 +44,12 @@ bool CallGate::AwaitWritable() {
   return end_.ok();
 }
 
+bool CallGate::AwaitLastWrite(absl::Duration patience) {
+  absl::MutexLock lock(&mu_);
+  return mu_.AwaitWithTimeout(absl::Condition(this, &CallGate::NothingIsWritten),
+                              patience);
+}
+
 absl::Status CallGate::end() const {
   absl::MutexLock lock(&mu_);
   return end_;

@@ -13,8 +13,12 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 
 namespace kvtier::daemon {
+
+// How long a call that must stop waits for a client to take what is being written.
+inline constexpr absl::Duration kLastWritePatience = absl::Milliseconds(500);
 
 class CallGate {
  public:
@@ -35,6 +39,10 @@ class CallGate {
   // No write is under way; false if the call has ended.
   bool AwaitWritable() ABSL_LOCKS_EXCLUDED(mu_);
 
+  // After the end: whether the write that was under way is done within `patience`. If
+  // not, the client isn't reading, and the call must be cancelled to let go of it.
+  bool AwaitLastWrite(absl::Duration patience) ABSL_LOCKS_EXCLUDED(mu_);
+
   // OK while the call hasn't ended.
   absl::Status end() const ABSL_LOCKS_EXCLUDED(mu_);
 
@@ -45,6 +53,7 @@ class CallGate {
   bool WriteIsDone() const ABSL_SHARED_LOCKS_REQUIRED(mu_) {
     return !writing_ || !end_.ok();
   }
+  bool NothingIsWritten() const ABSL_SHARED_LOCKS_REQUIRED(mu_) { return !writing_; }
 
   mutable absl::Mutex mu_;
   bool reading_ ABSL_GUARDED_BY(mu_) = false;

@@ -1,5 +1,7 @@
 #include "daemon/read_call.h"
 
+#include <grpcpp/server_context.h>
+
 #include <memory>
 #include <utility>
 
@@ -13,8 +15,10 @@ namespace {
 class ReadCall final : public grpc::ServerWriteReactor<v1::ReadResponse>,
                        public LastingCall {
  public:
-  static ReadCall* Start(const WorkerContext& context, const v1::ReadRequest* request) {
-    auto call = std::make_shared<ReadCall>(context, request);
+  static ReadCall* Start(const WorkerContext& context,
+                         grpc::CallbackServerContext* server_call,
+                         const v1::ReadRequest* request) {
+    auto call = std::make_shared<ReadCall>(context, server_call, request);
     call->self_ = call;
     context.calls->Add(call);
     ReadCall* reactor = call.get();
@@ -23,8 +27,9 @@ class ReadCall final : public grpc::ServerWriteReactor<v1::ReadResponse>,
     return reactor;
   }
 
-  ReadCall(const WorkerContext& context, const v1::ReadRequest* request)
-      : context_(context), request_(request) {}
+  ReadCall(const WorkerContext& context, grpc::CallbackServerContext* call,
+           const v1::ReadRequest* request)
+      : context_(context), call_(call), request_(request) {}
 
   void Stop() override { gate_.End(ShuttingDown()); }
   void OnWriteDone(bool ok) override { gate_.WriteDone(ok); }
@@ -37,7 +42,9 @@ class ReadCall final : public grpc::ServerWriteReactor<v1::ReadResponse>,
  private:
   void Run() {
     absl::Status status = Serve();
-    gate_.AwaitWritable();
+    if (!gate_.AwaitWritable() && !gate_.AwaitLastWrite(kLastWritePatience)) {
+      call_->TryCancel();
+    }
     absl::Status end = gate_.end();
     Finish(ToGrpcStatus(end.ok() ? status : end));
   }
@@ -57,6 +64,7 @@ class ReadCall final : public grpc::ServerWriteReactor<v1::ReadResponse>,
 
   // Constant after construction.
   const WorkerContext context_;
+  grpc::CallbackServerContext* const call_;
   const v1::ReadRequest* const request_;
 
   // Internally synchronized.
@@ -72,8 +80,9 @@ class ReadCall final : public grpc::ServerWriteReactor<v1::ReadResponse>,
 }  // namespace
 
 grpc::ServerWriteReactor<v1::ReadResponse>* StartReadCall(
-    const WorkerContext& context, const v1::ReadRequest* request) {
-  return ReadCall::Start(context, request);
+    const WorkerContext& context, grpc::CallbackServerContext* call,
+    const v1::ReadRequest* request) {
+  return ReadCall::Start(context, call, request);
 }
 
 }  // namespace kvtier::daemon

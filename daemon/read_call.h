@@ -14,8 +14,9 @@
 namespace kvtier::daemon {
 
 // `request` lives as long as the call.
-grpc::ServerWriteReactor<v1::ReadResponse>* StartReadCall(const WorkerContext& context,
-                                                          const v1::ReadRequest* request);
+grpc::ServerWriteReactor<v1::ReadResponse>* StartReadCall(
+    const WorkerContext& context, grpc::CallbackServerContext* call,
+    const v1::ReadRequest* request);
 
 }  // namespace kvtier::daemon
 

@@ -1,5 +1,7 @@
 #include "daemon/retrieve_call.h"
 
+#include <grpcpp/server_context.h>
+
 #include <memory>
 #include <utility>
 
@@ -15,8 +17,9 @@ class RetrieveCall final
     : public grpc::ServerBidiReactor<v1::RetrieveRequest, v1::RetrieveResponse>,
       public LastingCall {
  public:
-  static RetrieveCall* Start(const WorkerContext& context) {
-    auto call = std::make_shared<RetrieveCall>(context);
+  static RetrieveCall* Start(const WorkerContext& context,
+                             grpc::CallbackServerContext* server_call) {
+    auto call = std::make_shared<RetrieveCall>(context, server_call);
     call->self_ = call;
     context.calls->Add(call);
     RetrieveCall* reactor = call.get();
@@ -25,7 +28,8 @@ class RetrieveCall final
     return reactor;
   }
 
-  explicit RetrieveCall(const WorkerContext& context) : context_(context) {}
+  RetrieveCall(const WorkerContext& context, grpc::CallbackServerContext* call)
+      : context_(context), call_(call) {}
 
   void Stop() override { gate_.End(ShuttingDown()); }
   void OnReadDone(bool ok) override { gate_.ReadDone(ok); }
@@ -46,7 +50,9 @@ class RetrieveCall final
       ReadNext();
       Serve(request);
     }
-    gate_.AwaitWritable();
+    if (!gate_.AwaitWritable() && !gate_.AwaitLastWrite(kLastWritePatience)) {
+      call_->TryCancel();
+    }
     Finish(ToGrpcStatus(gate_.end()));
   }
 
@@ -138,6 +144,7 @@ class RetrieveCall final
 
   // Constant after construction.
   const WorkerContext context_;
+  grpc::CallbackServerContext* const call_;
 
   // Internally synchronized.
   CallGate gate_;
@@ -154,8 +161,8 @@ class RetrieveCall final
 }  // namespace
 
 grpc::ServerBidiReactor<v1::RetrieveRequest, v1::RetrieveResponse>* StartRetrieveCall(
-    const WorkerContext& context) {
-  return RetrieveCall::Start(context);
+    const WorkerContext& context, grpc::CallbackServerContext* call) {
+  return RetrieveCall::Start(context, call);
 }
 
 }  // namespace kvtier::daemon

@@ -19,7 +19,7 @@
 namespace kvtier::daemon {
 
 grpc::ServerBidiReactor<v1::RetrieveRequest, v1::RetrieveResponse>* StartRetrieveCall(
-    const WorkerContext& context);
+    const WorkerContext& context, grpc::CallbackServerContext* call);
 
 }  // namespace kvtier::daemon
 

@@ -75,6 +75,7 @@ class SessionCall final
       absl::MutexLock lock(&mu_);
       silent_ = false;
     }
+    alarm_.Cancel();
     if (request_.worker_label().size() > 256) {
       return absl::InvalidArgumentError("worker_label is longer than 256 bytes");
     }

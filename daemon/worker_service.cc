@@ -90,13 +90,13 @@ class WorkerService final : public v1::Worker::CallbackService {
   }
 
   grpc::ServerBidiReactor<v1::RetrieveRequest, v1::RetrieveResponse>* Retrieve(
-      CallbackServerContext*) override {
-    return StartRetrieveCall(context_);
+      CallbackServerContext* call) override {
+    return StartRetrieveCall(context_, call);
   }
 
   grpc::ServerWriteReactor<v1::ReadResponse>* Read(
-      CallbackServerContext*, const v1::ReadRequest* request) override {
-    return StartReadCall(context_, request);
+      CallbackServerContext* call, const v1::ReadRequest* request) override {
+    return StartReadCall(context_, call, request);
   }
 
   ServerUnaryReactor* Prefetch(CallbackServerContext* call, const v1::PrefetchRequest*,

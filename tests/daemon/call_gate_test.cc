@@ -62,6 +62,16 @@ TEST(CallGate, EndWakesAWriterAndTheFirstReasonStays) {
   EXPECT_EQ(gate.end().code(), absl::StatusCode::kUnavailable);
 }
 
+TEST(CallGate, GivesUpOnAClientThatDoesNotTakeTheLastWrite) {
+  CallGate gate;
+  EXPECT_TRUE(gate.AwaitLastWrite(absl::ZeroDuration()));
+  gate.StartWrite();
+  gate.End(absl::UnavailableError("stop"));
+  EXPECT_FALSE(gate.AwaitLastWrite(absl::ZeroDuration()));
+  gate.WriteDone(true);
+  EXPECT_TRUE(gate.AwaitLastWrite(absl::ZeroDuration()));
+}
+
 TEST(StreamThreads, RefusesMoreThanItsLimit) {
   absl::Notification release;
   StreamThreads threads(1);
