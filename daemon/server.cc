@@ -1,5 +1,6 @@
 #include "daemon/server.h"
 
+#include <grpc/grpc.h>
 #include <grpcpp/ext/health_check_service_server_builder_option.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
@@ -78,6 +79,9 @@ class GrpcServer final : public Server {
   ~GrpcServer() override { Shutdown(absl::ZeroDuration()); }
 
   absl::Status Listen() {
+    // Never undone: gRPC's own shutdown, which the last server's end would start, waits
+    // up to 10 s for a poller of a connection that is stalled. The process ends anyway.
+    grpc_init();
     grpc::EnableDefaultHealthCheckService(true);
     for (const NamespaceConfig& space : config_.namespaces) {
       if (absl::Status status = AddWorkers(space); !status.ok()) return status;
