@@ -56,7 +56,7 @@ std::string HumanBytes(uint64_t bytes) {
     ++unit;
   }
   const bool whole = unit == 0 || value >= 100 || value == static_cast<uint64_t>(value);
-  return absl::StrFormat(whole ? "%.0f %s" : "%.1f %s", value, units[unit]);
+  return absl::StrFormat("%.*f %s", whole ? 0 : 1, value, units[unit]);
 }
 
 std::string HumanSeconds(uint64_t seconds) {
