@@ -91,6 +91,11 @@ class Client:
     # The session.
 
     @property
+    def session(self) -> object:
+        """The session that is open now; a sequence belongs to the one it was opened in."""
+        return self._session
+
+    @property
     def session_id(self) -> int:
         return self._session.id
 
@@ -236,13 +241,18 @@ class Client:
         finally:
             call.cancel()
 
-    def orphan(self, sequence_id: int):
+    def check_session(self, session):
+        """Ids of a former session may mean something else in this one."""
+        if session is not self._session:
+            raise errors.gone(self.socket, "it was restarted")
+        self._alive_session()
+
+    def orphan(self, sequence: Sequence):
         """Has the sequence closed later; safe in a finalizer."""
-        self._orphans.append((self._session.id, sequence_id))
+        self._orphans.append(sequence)
 
     def close_orphans(self):
         while self._orphans:
-            session_id, sequence_id = self._orphans.popleft()
-            if self.alive and session_id == self.session_id:
-                request = worker_pb2.CloseRequest(session_id=session_id, sequence_id=sequence_id)
-                self.call("Close", request)
+            sequence = self._orphans.popleft()
+            if sequence.open:
+                sequence.close()

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from kvtier import wire
+from kvtier.errors import InvalidArgumentError
 from kvtier.v1 import worker_pb2
 
 
@@ -28,6 +29,7 @@ class Sequence:
 
     def __init__(self, client, model, sequence_id, cached_tokens=0, exact_tokens=0):
         self.client = client
+        self.session = client.session
         self.model = model
         self.id = sequence_id
         self.cached_tokens = cached_tokens
@@ -40,11 +42,13 @@ class Sequence:
             raise ValueError(
                 f"key {key.shape} and value {value.shape}: want [kv_head][token][dim] each"
             )
+        self._check_shape(layer, key, value)
         if key.dtype != self.model.numpy_dtype or value.dtype != key.dtype:
             raise ValueError(
                 f"key {key.dtype} and value {value.dtype}: the model has {self.model.numpy_dtype}"
             )
         rows = np.concatenate([key, value], axis=2)
+        self.client.check_session(self.session)
         runs = []
         if len(token_ids):
             runs = [worker_pb2.TokenRun(sequence_id=self.id, start_token=start, token_ids=token_ids)]
@@ -54,6 +58,20 @@ class Sequence:
         )
         return self.client.append(entries, runs)[self.id]
 
+    def _check_shape(self, layer, key, value):
+        # The daemon is told where rows lie, so it can't tell a wrong shape from strides.
+        if not 0 <= layer < len(self.model.spec.layers):
+            raise InvalidArgumentError(
+                f"layer {layer} is out of range: the model has {len(self.model.spec.layers)}"
+            )
+        spec = self.model.spec.layers[layer]
+        for rows, name, dim in ((key, "key", spec.key_dim), (value, "value", spec.value_dim)):
+            if rows.shape[0] != spec.kv_heads or rows.shape[2] != dim:
+                raise InvalidArgumentError(
+                    f"{name} {rows.shape} at layer {layer}: want"
+                    f" ({spec.kv_heads} heads, tokens, {dim})"
+                )
+
     def seal(self, durable=False):
         """Returns (sealed, tail) tokens."""
         response = self.client.call("Seal", self._request(worker_pb2.SealRequest, durable=durable))
@@ -62,6 +80,7 @@ class Sequence:
     def retrieve(self, layer, query, begin, end, step=None) -> Selection:
         """query: f32 [query_heads][key_dim], or [query_count] of them."""
         query = np.ascontiguousarray(query, dtype=np.float32)
+        self.client.check_session(self.session)
         item = worker_pb2.RetrieveItem(
             sequence_id=self.id,
             layer=layer,
@@ -129,5 +148,11 @@ class Sequence:
     def close(self):
         self.client.call("Close", self._request(worker_pb2.CloseRequest))
 
+    @property
+    def open(self) -> bool:
+        """Whether the session it belongs to is still there."""
+        return self.client.alive and self.session is self.client.session
+
     def _request(self, kind, **fields):
+        self.client.check_session(self.session)
         return kind(session_id=self.client.session_id, sequence_id=self.id, **fields)

@@ -152,10 +152,11 @@ class Attached:
         ids = kwargs.get("input_ids", args[0] if args else None)
         if ids is None or ids.ndim != 2:
             raise ValueError("kvtier needs input_ids, [batch, token]; inputs_embeds have no names")
-        for name in ("output_attentions",):
-            if kwargs.get(name):
-                raise ValueError(f"kvtier does not serve {name}")
+        if kwargs.get("output_attentions"):
+            raise ValueError("kvtier does not serve output_attentions")
         batch = ids.shape[0]
+        for row in cache.rows:
+            self.client.check_session(row.sequence.session)
         if cache.rows and len(cache.rows) != batch:
             cache.expand(batch)
         if cache.new and cache.length and cache.is_whole_prompt(ids.tolist()):

@@ -230,7 +230,7 @@ class KvtierCache(Cache):
     def _close_rows(self):
         rows, self.rows[:] = list(self.rows), []
         for row in rows:
-            if self.client.alive:
+            if row.sequence.open:
                 row.sequence.close()
 
     # The hand-over from update() to the attention function of the same layer and thread.
@@ -258,4 +258,4 @@ def mask_pads(attention_mask, columns):
 
 def _orphan_rows(client, rows):
     for row in rows:
-        client.orphan(row.sequence.id)
+        client.orphan(row.sequence)
