@@ -5,6 +5,10 @@ session; a test that kills or fills one starts its own with `start_daemon`.
 """
 
 import os
+
+# Before torch is loaded: its threads otherwise spin on the cores that the daemon needs.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 import pathlib
 import select
 import shutil
