@@ -74,8 +74,8 @@ class Namespace {
   virtual absl::StatusOr<retrieval::ModelDigest> RegisterModel(
       const retrieval::ModelSpec& model) = 0;
 
-  virtual absl::StatusOr<std::shared_ptr<Session>> OpenSession(
-      std::string worker_label, uint64_t worker_pid) = 0;
+  virtual absl::StatusOr<std::shared_ptr<Session>> OpenSession(std::string worker_label,
+                                                               uint64_t worker_pid) = 0;
   // NotFound: never opened, or closed.
   virtual absl::StatusOr<std::shared_ptr<Session>> FindSession(SessionId id) = 0;
   // Closes all its sequences. Closing one that is closed does nothing.

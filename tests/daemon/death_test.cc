@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/wait.h>
 
 #include <optional>
 
@@ -136,6 +137,10 @@ TEST(DaemonDeath, AStoppedDaemonRunsIntoTheDeadline) {
   ASSERT_TRUE(opened.ok()) << opened.status();
   ASSERT_TRUE(testing::AppendAll(*client, opened->sequence, 0, 128).ok());
   daemon.process().Signal(SIGSTOP);
+  // All its threads have stopped only when the kernel says so.
+  int stopped = 0;
+  ASSERT_EQ(waitpid(daemon.process().pid(), &stopped, WUNTRACED), daemon.process().pid());
+  ASSERT_TRUE(WIFSTOPPED(stopped));
   const absl::Time start = absl::Now();
   EXPECT_EQ(client->Seal(opened->sequence, false).status().code(),
             absl::StatusCode::kDeadlineExceeded);
