@@ -46,7 +46,7 @@ class _Session:
         self.channel = grpc.insecure_channel("unix:" + socket, options=_CHANNEL_OPTIONS)
         self.stub = worker_pb2_grpc.WorkerStub(self.channel)
         self.dead = threading.Event()
-        self._stream = stream.Stream(self.stub.Session, socket, timeout)
+        self._stream = stream.Stream(self.stub.Session, socket, timeout, self.dead)
         self._stream.send(worker_pb2.SessionRequest(worker_label=label, worker_pid=os.getpid()))
         try:
             response = self._stream.receive()
@@ -57,7 +57,7 @@ class _Session:
         self.id = response.session_id
         self.limits = response.limits
         self.daemon_version = response.daemon_version
-        self.pool = stream.RetrievePool(self.stub.Retrieve, socket, timeout)
+        self.pool = stream.RetrievePool(self.stub.Retrieve, socket, timeout, self.dead)
 
     def close(self):
         self.dead.set()
@@ -151,6 +151,9 @@ class Client:
         # A daemon that was restarted doesn't know the session.
         if error.code() == grpc.StatusCode.NOT_FOUND and session.dead.is_set():
             return errors.gone(self.socket, "it was restarted")
+        # Whichever call learns it first: the next one must not try this session again.
+        if errors.is_gone(error.code()):
+            session.dead.set()
         return errors.from_rpc(error, self.socket)
 
     # Models and sequences.

@@ -88,10 +88,14 @@ def gone(socket: str, details: str = "") -> UnavailableError:
     return UnavailableError(f"{message} ({details})" if details else message)
 
 
-def from_code(code: grpc.StatusCode, details: str, socket: str) -> KvtierError:
+def is_gone(code: grpc.StatusCode) -> bool:
     # A daemon that shuts down cancels what is under way; we never cancel ourselves
     # without raising something else first.
-    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+    return code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
+def from_code(code: grpc.StatusCode, details: str, socket: str) -> KvtierError:
+    if is_gone(code):
         return gone(socket, details)
     if code in _CLASSES:
         return _CLASSES[code](details or code.name)

@@ -49,11 +49,14 @@ WATCHDOG = Watchdog()
 
 
 class Stream:
-    """One bidirectional call, one caller at a time."""
+    """One bidirectional call, one caller at a time.
 
-    def __init__(self, method, socket, timeout):
+    `lost`: an Event, set when the call ends because the daemon is gone."""
+
+    def __init__(self, method, socket, timeout, lost):
         self._socket = socket
         self._timeout = timeout
+        self._lost = lost
         self._requests = queue.SimpleQueue()
         self._deadline = None  # set while a caller waits
         self.timed_out = False
@@ -74,12 +77,15 @@ class Stream:
         try:
             return next(self.call)
         except StopIteration:
+            self._lost.set()
             raise errors.gone(self._socket, "the stream ended") from None
         except grpc.RpcError as error:
             if self.timed_out:
                 raise errors.DeadlineExceededError(
                     f"kvtierd at {self._socket} did not answer within {self._timeout:g} s"
                 ) from None
+            if errors.is_gone(error.code()):
+                self._lost.set()
             raise errors.from_rpc(error, self._socket) from None
         finally:
             self._deadline = None
@@ -92,8 +98,8 @@ class Stream:
 class RetrievePool:
     """Thread-safe."""
 
-    def __init__(self, method, socket, timeout):
-        self._open = lambda: Stream(method, socket, timeout)
+    def __init__(self, method, socket, timeout, lost):
+        self._open = lambda: Stream(method, socket, timeout, lost)
         self._socket = socket
         self._lock = threading.Lock()
         self._free = []  # guarded by _lock

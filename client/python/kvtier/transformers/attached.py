@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import sys
 import threading
 import weakref
 
@@ -148,7 +149,7 @@ class Attached:
         attention.STATE.handed_over = None
         attention.STATE.forward = None
         if cache.broken:
-            raise RuntimeError(f"this kvtier cache can't be used: {cache.broken}")
+            raise cache.broken.with_traceback(None)
         ids = kwargs.get("input_ids", args[0] if args else None)
         if ids is None or ids.ndim != 2:
             raise ValueError("kvtier needs input_ids, [batch, token]; inputs_embeds have no names")
@@ -164,7 +165,7 @@ class Attached:
         id_lists, tokens = ids.tolist(), ids.shape[1]
         self._settle(cache, id_lists, kwargs.get("attention_mask"), tokens)
         kwargs = self._positions(cache, kwargs, batch, tokens, ids.device)
-        cache.broken = "a forward through it failed; make a new one with cache()"
+        cache.set_broken("a forward through it failed")
         attention.STATE.forward = Forward(cache, id_lists)
         return args, kwargs
 
@@ -173,7 +174,8 @@ class Attached:
         if forward is None or forward.cache is not kwargs.get("past_key_values"):
             return
         attention.STATE.forward = None
-        if output is None:  # the forward raised
+        if output is None:  # the forward raised; torch calls this while it handles that
+            forward.cache.set_broken("a forward through it failed", sys.exc_info()[1])
             return
         if attention.STATE.handed_over is not None:
             raise RuntimeError("the last layer did not attend with kvtier")

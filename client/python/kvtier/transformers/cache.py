@@ -10,6 +10,7 @@ import weakref
 import torch
 from transformers.cache_utils import Cache
 
+from kvtier.errors import KvtierError
 from kvtier.transformers import attention
 from kvtier.transformers.layer import KvtierLayer
 from kvtier.transformers.rows import Row
@@ -33,7 +34,7 @@ class KvtierCache(Cache):
         self.prompt_columns = 0  # columns given here: always computed exactly
         self.cached_tokens = []
         self.new = True  # no forward went through it
-        self.broken = None  # why, when a forward failed half-way
+        self.broken = None  # what to raise, when a forward failed half-way
         self.rows: list[Row] = []
         super().__init__(layers=[])
         weakref.finalize(self, _orphan_rows, self.client, self.rows)
@@ -225,7 +226,15 @@ class KvtierCache(Cache):
         """Closes the rows' sequences; their sealed chunks stay cached."""
         self._close_rows()
         self.layers[:] = []
-        self.broken = "it was closed"
+        self.set_broken("it was closed")
+
+    def set_broken(self, why, cause=None):
+        """Makes the cache unusable; its user gets the kind of error that broke it."""
+        kind = type(cause) if isinstance(cause, KvtierError) else RuntimeError
+        details = f" ({cause})" if cause else ""
+        self.broken = kind(
+            f"this kvtier cache can't be used: {why}; make a new one with cache(){details}"
+        )
 
     def _close_rows(self):
         rows, self.rows[:] = list(self.rows), []
