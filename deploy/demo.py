@@ -99,14 +99,16 @@ def compare(answer, reference, logits):
 
 def score(model, ids, answer, reference, system, budget, socket):
     """Decodes plain transformers' answer under a system, token by token."""
+    # A window spends its budget on more recent tokens, so that all systems read as many.
+    recent = RECENT + budget if system == "window" else RECENT
     with kvtier.transformers.attach(
-        model, system, budget, socket=socket, sinks=SINKS, recent=RECENT
+        model, system, budget, socket=socket, sinks=SINKS, recent=recent
     ) as kv:
         cache = kv.cache(ids)
         rest = ids[:, cache.get_seq_length() :]
         model(rest, past_key_values=cache, logits_to_keep=1)
         before, divergence, agree = kv.stats.as_dict(), 0.0, 0
-        bar = tqdm(range(len(answer) - 1), desc=f"{system} {budget}", leave=False)
+        bar = tqdm(range(len(answer) - 1), desc=f"{system} {budget}", leave=False, disable=None)
         start = time.perf_counter()
         for i in bar:
             logits = model(torch.tensor([[answer[i]]]), past_key_values=cache).logits[0, -1]
@@ -126,7 +128,7 @@ def score(model, ids, answer, reference, system, budget, socket):
         "kl": divergence / steps,
         "agree": agree / steps,
         # A layer's and kv head's mean, with sinks and recent window.
-        "tokens_read": moved["tokens_selected"] / heads + SINKS + RECENT,
+        "tokens_read": moved["tokens_selected"] / heads + SINKS + recent,
         # Bytes a step; host: rows and abstracts.
         "bytes": {
             "host": moved["host_bytes"] + moved["abstract_bytes"],
@@ -140,7 +142,8 @@ def score(model, ids, answer, reference, system, budget, socket):
 def measure(daemon, quick):
     tokens = 40 if quick else 96
     budgets = (256,) if quick else (128, 256, 512)
-    stages = tqdm(total=5, desc="demo", unit="stage", bar_format="{desc} {n}/{total} {bar}")
+    # disable=None: no bars where stderr is not a terminal.
+    stages = tqdm(total=5, desc="demo", bar_format="{desc} {n}/{total} {bar}", disable=None)
 
     def stage(text):
         stages.update()

