@@ -1,0 +1,216 @@
+// The disk tier: sealed chunks on NVMe, found again after a restart.
+//
+// A chunk is one extent of a segment file, all of it or nothing:
+//
+//   header            name, parent, geometry, generation, CRCs   kIoUnit * n
+//   abstracts         all layers', contiguous                    padded to kIoUnit
+//   pages             [layer][kv_head], each padded to kIoUnit
+//
+// so that abstracts are read alone, with one request, and any page by itself. A segment
+// belongs to one geometry and is the unit in which space goes from one to another.
+// RocksDB is the catalog: name -> extent, generation, parent. At start it is read into a
+// table of at most 96 bytes a chunk.
+//
+// Order of a write: extent, Sync (grouped), then the catalog's record with a synced log;
+// only then is the chunk found. Order of a removal: out of the table, catalog's delete
+// synced, last reader gone, then the extent is free. So at any kill a name resolves to
+// bytes that verify, or to nothing.
+//
+// Every read is verified: a page's CRC32C is seeded with (name, layer, kv head), the
+// header's and abstracts' with name and generation. What does not verify is DataLoss,
+// counted, and the chunk is no longer found, nor any that continues it; wrong bytes are
+// never handed out.
+//
+// Space: a hard cap on physical bytes (segments whole, catalog by an allowance). A chunk
+// that does not fit evicts the coldest chunks that nobody has pinned and no chunk on the
+// disk continues (a prefix never loses its middle). Evicting needs no space.
+//
+// Degraded: after a write error or a full device the tier goes on reading and stops
+// writing, tries again with growing pauses, and says so in Stats(); after a read error
+// the chunk concerned is left out until it reads again.
+//
+// Thread safety: internally synchronized. Callbacks run on the tier's executor and may
+// call the tier. All callbacks come, each once, also at shutdown (Cancelled).
+
+#ifndef KVTIER_TIERS_DISK_DISK_TIER_H_
+#define KVTIER_TIERS_DISK_DISK_TIER_H_
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "kernels/base/types.h"
+#include "tiers/chunk_name.h"
+#include "tiers/disk/block_io.h"
+
+namespace rocksdb {
+class Env;
+}  // namespace rocksdb
+
+namespace kvtier::tiers {
+
+// What all chunks of one model in one namespace look like on disk. Kept in the catalog
+// under `id`, so that a chunk is readable before its model is registered again.
+struct DiskGeometry {
+  struct Layer {
+    uint32_t kv_heads = 0;
+    uint32_t page_bytes = 0;
+    uint32_t abstract_bytes = 0;  // of all kv heads
+
+    bool operator==(const Layer&) const = default;
+  };
+  std::string space;  // the namespace's name: its account
+  std::array<uint8_t, 32> model_digest{};
+  std::vector<Layer> layers;
+
+  bool operator==(const DiskGeometry&) const = default;
+};
+
+// A chunk to be written. The pointers stay valid until the callback, by `keep`.
+struct DiskWrite {
+  ChunkName name;
+  std::optional<ChunkName> parent;  // none: a sequence's first
+  bool approximate = false;
+  std::shared_ptr<const DiskGeometry> geometry;
+  std::vector<const std::byte*> abstracts;  // [layer]
+  std::vector<const std::byte*> pages;      // [layer][kv_head]
+  std::vector<uint32_t> page_crcs;          // [layer][kv_head], seeded as PageSeed says
+  std::shared_ptr<const void> keep;
+};
+
+struct DiskPageRead {
+  LayerIndex layer;
+  uint32_t kv_head = 0;
+  std::byte* data = nullptr;  // page_bytes of the layer
+};
+
+class DiskTier;
+
+// A chunk on disk that is not evicted, and whose extent is not reused, while this lives.
+class DiskChunk {
+ public:
+  DiskChunk() = default;
+  DiskChunk(DiskChunk&& other) noexcept
+      : tier_(std::exchange(other.tier_, nullptr)), entry_(other.entry_) {}
+  DiskChunk& operator=(DiskChunk&& other) noexcept;
+  DiskChunk(const DiskChunk&) = delete;  // Share() takes a lock: let it be seen
+  DiskChunk& operator=(const DiskChunk&) = delete;
+  ~DiskChunk() { Reset(); }
+
+  explicit operator bool() const { return tier_ != nullptr; }
+  DiskChunk Share() const;
+  void Reset();
+
+ private:
+  friend class DiskTier;
+  DiskChunk(DiskTier* tier, void* entry) : tier_(tier), entry_(entry) {}
+
+  DiskTier* tier_ = nullptr;
+  void* entry_ = nullptr;
+};
+
+// Runs functions, in any order and on any threads. The simulation's runs one at a time.
+class Executor {
+ public:
+  virtual ~Executor() = default;
+  virtual void Post(std::function<void()> work) = 0;
+};
+
+struct DiskTierOptions {
+  std::string directory;                        // the catalog's; segments are BlockIo's
+  uint64_t capacity_bytes = 0;                  // physical
+  uint64_t segment_bytes = uint64_t{1} << 30;   // at most; smaller for a small capacity
+  uint64_t staging_bytes = uint64_t{32} << 20;  // buffers of writes under way
+  uint64_t catalog_cache_bytes = uint64_t{8} << 20;
+  uint64_t scrub_bytes_per_second = uint64_t{16} << 20;  // 0: no scrub
+};
+
+struct DiskStats {
+  uint64_t chunks = 0;
+  uint64_t pages = 0;
+  uint64_t used_bytes = 0;     // of extents in use, physical
+  uint64_t segment_bytes = 0;  // of all segments
+  uint64_t capacity_bytes = 0;
+  uint64_t memory_bytes = 0;  // table, staging, catalog's cache
+  uint64_t read_bytes = 0;
+  uint64_t written_bytes = 0;
+  uint64_t evicted_chunks = 0;
+  uint64_t lost_chunks = 0;  // did not verify, or could not be read
+  uint64_t scrubbed_bytes = 0;
+  uint64_t dropped_writes = 0;        // not admitted or failed
+  std::vector<std::string> degraded;  // for people; empty: all is well
+};
+
+class DiskTier {
+ public:
+  // Opens or makes the tier. `io`, `env` and `executor` must outlive it; env null means
+  // RocksDB's own.
+  // FailedPrecondition: the directory has another format version or is in use.
+  // DataLoss: the catalog does not open (the message says what to do).
+  static absl::StatusOr<std::unique_ptr<DiskTier>> Open(const DiskTierOptions& options,
+                                                        BlockIo* io, rocksdb::Env* env,
+                                                        Executor* executor);
+  virtual ~DiskTier() = default;  // waits for requests under way
+
+  // Pins a chunk, if it is there.
+  virtual std::optional<DiskChunk> Find(const ChunkName& name) = 0;
+  virtual bool Contains(const ChunkName& name) const = 0;
+  virtual std::optional<ChunkName> Parent(const DiskChunk& chunk) const = 0;
+  virtual const DiskGeometry& Geometry(const DiskChunk& chunk) const = 0;
+  virtual bool approximate(const DiskChunk& chunk) const = 0;
+
+  // Writes a chunk whose parent is on disk or was passed to Write before. OK means
+  // durable (or it was there already). The chunk is handed over pinned.
+  // ResourceExhausted: capacity is full of what is pinned; Unavailable: degraded;
+  // FailedPrecondition: its parent was not written.
+  virtual void Write(DiskWrite write,
+                     std::function<void(absl::StatusOr<DiskChunk>)> done) = 0;
+
+  // Reads all layers' abstracts, contiguous as on disk: [layer], each at the sum of the
+  // sizes before it. And the pages' CRCs, [layer][kv_head], if asked for.
+  // DataLoss, Unavailable, DeadlineExceeded.
+  virtual void ReadAbstracts(const DiskChunk& chunk, std::byte* abstracts,
+                             std::vector<uint32_t>* page_crcs, IoPriority priority,
+                             std::function<void(absl::Status)> done) = 0;
+  // Reads pages, those near each other with one request. All verified before `done`.
+  virtual void ReadPages(const DiskChunk& chunk, std::vector<DiskPageRead> pages,
+                         IoPriority priority, std::function<void(absl::Status)> done) = 0;
+
+  // Notes a use, for eviction.
+  virtual void Touch(const DiskChunk& chunk) = 0;
+  // Removes an unpinned chunk without children on disk, durably.
+  virtual void Remove(const ChunkName& name, std::function<void(absl::Status)> done) = 0;
+
+  // Reads and verifies everything, or one namespace's. Blocking.
+  struct VerifyResult {
+    uint64_t chunks = 0;
+    uint64_t pages = 0;
+    uint64_t bad_chunks = 0;
+  };
+  virtual VerifyResult Verify() = 0;
+
+  virtual DiskStats Stats() const = 0;
+  // Bytes of extents of one namespace.
+  virtual uint64_t UsedBytes(const std::string& space) const = 0;
+
+ protected:
+  friend class DiskChunk;
+  virtual DiskChunk ShareEntry(void* entry) = 0;
+  virtual void ReleaseEntry(void* entry) = 0;
+  static DiskChunk MakeChunk(DiskTier* tier, void* entry) { return {tier, entry}; }
+  static void* EntryOf(const DiskChunk& chunk) { return chunk.entry_; }
+};
+
+}  // namespace kvtier::tiers
+
+#endif  // KVTIER_TIERS_DISK_DISK_TIER_H_
