@@ -10,11 +10,14 @@
 #include <signal.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -62,12 +65,24 @@ int AwaitStopSignal() {
   return signal_number;
 }
 
+// Every region and every connection takes a descriptor; the usual soft limit of 1024 is
+// for programs that use select().
+void RaiseDescriptorLimit() {
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
+  limit.rlim_cur = limit.rlim_max;
+  if (setrlimit(RLIMIT_NOFILE, &limit) != 0) {
+    spdlog::warn("cannot raise the limit on open files: {}", std::strerror(errno));
+  }
+}
+
 int Serve(const Config& config) {
   absl::StatusOr<InstanceLock> lock = InstanceLock::Take(config.runtime_dir);
   if (!lock.ok()) {
     return Fail(lock.status(),
                 absl::IsAlreadyExists(lock.status()) ? kAlreadyServed : kFailed);
   }
+  RaiseDescriptorLimit();
   absl::StatusOr<std::unique_ptr<Store>> store = Store::Create(config.store);
   if (!store.ok()) return Fail(store.status(), kFailed);
   absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(config, store->get());

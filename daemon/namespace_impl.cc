@@ -1,5 +1,7 @@
 #include "daemon/namespace_impl.h"
 
+#include <algorithm>
+#include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -8,6 +10,15 @@ namespace kvtier::daemon {
 namespace {
 
 constexpr size_t kWorkerLabelBytesMax = 256;
+
+// Random, so that a worker that still has an id of a daemon that ran before finds nobody
+// else's session. 53 bits: JSON readers that know only doubles keep it whole.
+SessionId RandomSessionId() {
+  static_assert(std::random_device::max() == ~uint32_t{0});
+  std::random_device random;
+  const uint64_t bits = (uint64_t{random()} << 32 | random()) >> 11;
+  return SessionId(std::max<uint64_t>(bits, 1));
+}
 
 }  // namespace
 
@@ -33,7 +44,7 @@ absl::StatusOr<std::shared_ptr<Session>> NamespaceImpl::OpenSession(
         absl::StrCat("worker_label has ", worker_label.size(), " bytes: at most ",
                      kWorkerLabelBytesMax, " are allowed"));
   }
-  const SessionId id(++*environment_.last_session);
+  const SessionId id = RandomSessionId();
   auto session = std::make_shared<SessionImpl>(
       id, std::move(worker_label), worker_pid,
       SessionImpl::Environment{.space = name_,
@@ -49,7 +60,9 @@ absl::StatusOr<std::shared_ptr<Session>> NamespaceImpl::OpenSession(
         absl::StrCat("the namespace has ", sessions_.size(),
                      " sessions: end some workers, or raise [limits] sessions_max"));
   }
-  sessions_.emplace(id, session);
+  if (!sessions_.emplace(id, session).second) {
+    return absl::UnavailableError("two sessions drew the same id: open it again");
+  }
   return session;
 }
 

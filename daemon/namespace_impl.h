@@ -26,7 +26,6 @@ class NamespaceImpl final : public Namespace, public ModelTable {
   struct Environment {
     tiers::Directory* directory = nullptr;
     StoreCounters* store_counters = nullptr;
-    std::atomic<uint64_t>* last_session = nullptr;
     std::atomic<uint64_t>* last_sequence = nullptr;
     StoreOptions limits;
   };

@@ -49,7 +49,6 @@ class StoreImpl final : public Store {
         std::move(name), index,
         NamespaceImpl::Environment{.directory = &directory_,
                                    .store_counters = &counters_,
-                                   .last_session = &last_session_,
                                    .last_sequence = &last_sequence_,
                                    .limits = options_}));
     return namespaces_.back().get();
@@ -84,7 +83,6 @@ class StoreImpl final : public Store {
 
   // Internally synchronized; each outlives what stands below it.
   StoreCounters counters_;
-  std::atomic<uint64_t> last_session_{0};
   std::atomic<uint64_t> last_sequence_{0};
   tiers::MemoryBudget budget_;
   tiers::HostTier host_;

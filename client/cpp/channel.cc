@@ -1,5 +1,6 @@
 #include "client/cpp/channel.h"
 
+#include <grpc/grpc.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
 #include <sys/un.h>
@@ -18,6 +19,9 @@ Channel::Channel(std::string socket, absl::Duration deadline,
 
 absl::StatusOr<Channel> Channel::Open(const std::string& socket,
                                       absl::Duration deadline) {
+  // Never undone: gRPC's own shutdown, which the last channel's end would start, at times
+  // waits 10 s for a thread that polls.
+  [[maybe_unused]] static const bool initialized = (grpc_init(), true);
   constexpr size_t kMax = sizeof(sockaddr_un::sun_path) - 1;
   if (socket.empty() || socket.size() > kMax) {
     return absl::InvalidArgumentError(

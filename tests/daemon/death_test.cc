@@ -70,6 +70,9 @@ TEST(WorkerDeath, LeavesWholeChunksAndGivesItsMemoryBack) {
   ASSERT_TRUE(after.has_value());
   EXPECT_EQ(after->namespaces.at(0).sequences, 0u);
   EXPECT_EQ(after->tiers.at(0).chunks, 1u);
+  // The one chunk's two regions, of 8 MiB, and its tables.
+  EXPECT_LT(after->tiers.at(0).used_bytes,
+            idle->tiers.at(0).used_bytes + (uint64_t{17} << 20));
   std::unique_ptr<client::Client> other = Connect(daemon);
   auto opened = OpenTestSequence(*other, TestTokens(4096));
   ASSERT_TRUE(opened.ok()) << opened.status();
