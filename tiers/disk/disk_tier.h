@@ -126,6 +126,14 @@ class Executor {
   virtual void Post(std::function<void()> work) = 0;
 };
 
+// Bugs for the simulation to find: each breaks one rule of the order of writing.
+enum class DiskBug : uint8_t {
+  kNone,
+  kNoSync,        // extents are never synced
+  kCatalogFirst,  // the catalog's record before the extent
+  kReuseEarly,    // an extent is reused before its chunk's delete is durable
+};
+
 struct DiskTierOptions {
   std::string directory;                        // the catalog's; segments are BlockIo's
   uint64_t capacity_bytes = 0;                  // physical
@@ -133,6 +141,7 @@ struct DiskTierOptions {
   uint64_t staging_bytes = uint64_t{32} << 20;  // buffers of writes under way
   uint64_t catalog_cache_bytes = uint64_t{8} << 20;
   uint64_t scrub_bytes_per_second = uint64_t{16} << 20;  // 0: no scrub
+  DiskBug bug = DiskBug::kNone;                          // tests only
 };
 
 struct DiskStats {
@@ -153,14 +162,19 @@ struct DiskStats {
 
 class DiskTier {
  public:
+  using WriteDone = std::function<void(absl::StatusOr<DiskChunk>)>;
+  using ReadDone = std::function<void(absl::Status)>;
+
   // Opens or makes the tier. `io`, `env` and `executor` must outlive it; env null means
   // RocksDB's own.
   // FailedPrecondition: the directory has another format version or is in use.
   // DataLoss: the catalog does not open (the message says what to do).
+  // ResourceExhausted, Unavailable: the device.
   static absl::StatusOr<std::unique_ptr<DiskTier>> Open(const DiskTierOptions& options,
                                                         BlockIo* io, rocksdb::Env* env,
                                                         Executor* executor);
-  virtual ~DiskTier() = default;  // waits for requests under way
+  // Waits for requests under way. All DiskChunks must be gone.
+  virtual ~DiskTier() = default;
 
   // Pins a chunk, if it is there.
   virtual std::optional<DiskChunk> Find(const ChunkName& name) = 0;
@@ -173,23 +187,27 @@ class DiskTier {
   // durable (or it was there already). The chunk is handed over pinned.
   // ResourceExhausted: capacity is full of what is pinned; Unavailable: degraded;
   // FailedPrecondition: its parent was not written.
-  virtual void Write(DiskWrite write,
-                     std::function<void(absl::StatusOr<DiskChunk>)> done) = 0;
+  virtual void Write(DiskWrite write, WriteDone done) = 0;
 
   // Reads all layers' abstracts, contiguous as on disk: [layer], each at the sum of the
   // sizes before it. And the pages' CRCs, [layer][kv_head], if asked for.
   // DataLoss, Unavailable, DeadlineExceeded.
   virtual void ReadAbstracts(const DiskChunk& chunk, std::byte* abstracts,
                              std::vector<uint32_t>* page_crcs, IoPriority priority,
-                             std::function<void(absl::Status)> done) = 0;
+                             ReadDone done) = 0;
   // Reads pages, those near each other with one request. All verified before `done`.
   virtual void ReadPages(const DiskChunk& chunk, std::vector<DiskPageRead> pages,
-                         IoPriority priority, std::function<void(absl::Status)> done) = 0;
+                         IoPriority priority, ReadDone done) = 0;
 
   // Notes a use, for eviction.
   virtual void Touch(const DiskChunk& chunk) = 0;
   // Removes an unpinned chunk without children on disk, durably.
-  virtual void Remove(const ChunkName& name, std::function<void(absl::Status)> done) = 0;
+  // NotFound; FailedPrecondition: pinned, or a chunk on disk continues it.
+  virtual void Remove(const ChunkName& name, ReadDone done) = 0;
+
+  // Retries what failed and scrubs, as far as `now` allows. To be called several times a
+  // second: without it a tier that degraded stays so.
+  virtual void Tick(absl::Time now) = 0;
 
   // Reads and verifies everything, or one namespace's. Blocking.
   struct VerifyResult {
@@ -197,7 +215,7 @@ class DiskTier {
     uint64_t pages = 0;
     uint64_t bad_chunks = 0;
   };
-  virtual VerifyResult Verify() = 0;
+  virtual VerifyResult Verify(std::optional<std::string> space = std::nullopt) = 0;
 
   virtual DiskStats Stats() const = 0;
   // Bytes of extents of one namespace.

@@ -1,0 +1,179 @@
+#include "tiers/disk/catalog.h"
+
+#include <rocksdb/cache.h>
+#include <rocksdb/db.h>
+#include <rocksdb/env.h>
+#include <rocksdb/options.h>
+#include <rocksdb/table.h>
+#include <rocksdb/write_batch.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace kvtier::tiers {
+namespace {
+
+// Part of what is allowed for the catalog's memory: the rest is its block cache.
+constexpr uint64_t kWriteBufferShare = 2;
+
+absl::Status ToStatus(const rocksdb::Status& s, const std::string& path) {
+  if (s.ok()) return absl::OkStatus();
+  const std::string message = absl::StrCat("catalog ", path, ": ", s.ToString());
+  if (s.IsNoSpace()) return absl::ResourceExhaustedError(message);
+  if (s.IsCorruption()) return absl::DataLossError(message);
+  return absl::UnavailableError(message);
+}
+
+rocksdb::Options MakeOptions(rocksdb::Env* env, uint64_t cache_bytes) {
+  rocksdb::Options options;
+  options.env = env;
+  options.create_if_missing = true;
+  options.write_buffer_size = cache_bytes / kWriteBufferShare / 2;
+  options.max_write_buffer_number = 2;
+  options.compression = rocksdb::kNoCompression;  // names are hashes
+  options.max_background_jobs = 2;
+  options.avoid_flush_during_shutdown = true;  // every write is in the synced log
+  options.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
+  options.keep_log_file_num = 2;
+  options.max_log_file_size = 1 << 20;
+  options.info_log_level = rocksdb::WARN_LEVEL;
+  options.stats_dump_period_sec = 0;
+  options.stats_persist_period_sec = 0;
+  options.max_open_files = 64;
+  rocksdb::BlockBasedTableOptions table;
+  table.block_cache = rocksdb::NewLRUCache(cache_bytes - cache_bytes / kWriteBufferShare);
+  table.cache_index_and_filter_blocks = true;
+  options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
+  return options;
+}
+
+}  // namespace
+
+Catalog::Catalog(std::string path, rocksdb::Env* env, uint64_t cache_bytes)
+    : path_(std::move(path)), env_(env), cache_bytes_(cache_bytes) {}
+
+Catalog::~Catalog() = default;
+
+absl::StatusOr<std::unique_ptr<Catalog>> Catalog::Open(const std::string& directory,
+                                                       rocksdb::Env* env,
+                                                       uint64_t cache_bytes,
+                                                       bool* is_new) {
+  if (env == nullptr) env = rocksdb::Env::Default();
+  if (rocksdb::Status s = env->CreateDirIfMissing(directory); !s.ok()) {
+    return ToStatus(s, directory);
+  }
+  std::unique_ptr<Catalog> catalog(
+      new Catalog(absl::StrCat(directory, "/catalog"), env, cache_bytes));
+  if (absl::Status s = catalog->OpenDatabase(); !s.ok()) return s;
+  if (absl::Status s = catalog->CheckSuperblock(is_new); !s.ok()) return s;
+  return catalog;
+}
+
+absl::Status Catalog::OpenDatabase() {
+  rocksdb::DB* db = nullptr;
+  const rocksdb::Status s =
+      rocksdb::DB::Open(MakeOptions(env_, cache_bytes_), path_, &db);
+  db_.reset(db);
+  if (s.ok()) return absl::OkStatus();
+  const std::string text = s.ToString();
+  if (s.IsIOError() && text.find("/LOCK") != std::string::npos) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the disk tier's directory is in use by another process (", text, ")"));
+  }
+  if (s.IsCorruption() || s.IsInvalidArgument()) {
+    return absl::DataLossError(absl::StrCat(
+        "the disk tier's catalog does not open: ", text,
+        ". What it named is lost; `kvtierd --wipe` empties the directory and starts "
+        "afresh"));
+  }
+  return ToStatus(s, path_);
+}
+
+absl::Status Catalog::CheckSuperblock(bool* is_new) {
+  Superblock superblock;
+  std::string value;
+  const std::string key(1, kSuperblockKey);
+  const rocksdb::Status s = db_->Get(rocksdb::ReadOptions(), key, &value);
+  *is_new = s.IsNotFound();
+  if (s.ok()) {
+    const std::optional<Superblock> decoded = DecodeSuperblock(value);
+    if (!decoded) {
+      return absl::DataLossError(absl::StrCat(
+          "catalog ", path_,
+          ": its superblock can't be read; `kvtierd --wipe` empties the directory"));
+    }
+    superblock = *decoded;
+    if (superblock.version != kFormatVersion) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "the disk tier's directory has format version ", superblock.version,
+          ", this kvtierd reads version ", kFormatVersion,
+          ": run the kvtierd that wrote it, or `kvtierd --wipe` to empty the directory"));
+    }
+  } else if (!s.IsNotFound()) {
+    return ToStatus(s, path_);
+  }
+  starts_ = ++superblock.starts;
+  rocksdb::WriteOptions synced;
+  synced.sync = true;
+  return ToStatus(db_->Put(synced, key, EncodeSuperblock(superblock)), path_);
+}
+
+absl::Status Catalog::Load(
+    const std::function<void(uint32_t, DiskGeometry)>& on_geometry,
+    const std::function<void(const ChunkName&, const ChunkRecord&)>& on_chunk) {
+  rocksdb::ReadOptions options;
+  options.fill_cache = false;
+  options.readahead_size = 2 << 20;
+  const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(options));
+  const auto unreadable = [this](const char* what) {
+    return absl::DataLossError(absl::StrCat(
+        "catalog ", path_, ": ", what,
+        " can't be read; `kvtierd --wipe` empties the directory and starts afresh"));
+  };
+  for (it->Seek(rocksdb::Slice(&kGeometryKey, 1)); it->Valid(); it->Next()) {
+    const std::optional<uint32_t> id = DecodeGeometryKey(it->key().ToStringView());
+    if (!id) break;
+    std::optional<DiskGeometry> geometry = DecodeGeometry(it->value().ToStringView());
+    if (!geometry) return unreadable("a geometry");
+    on_geometry(*id, *std::move(geometry));
+  }
+  for (it->Seek(rocksdb::Slice(&kChunkKey, 1)); it->Valid(); it->Next()) {
+    const std::optional<ChunkName> name = DecodeChunkKey(it->key().ToStringView());
+    if (!name) break;
+    const std::optional<ChunkRecord> record =
+        DecodeChunkRecord(it->value().ToStringView());
+    if (!record) return unreadable("a chunk's record");
+    on_chunk(*name, *record);
+  }
+  return ToStatus(it->status(), path_);
+}
+
+absl::Status Catalog::Write(const std::vector<CatalogChange>& changes) {
+  if (db_ == nullptr) return absl::UnavailableError("the catalog is closed");
+  rocksdb::WriteBatch batch;
+  for (const CatalogChange& change : changes) {
+    switch (change.kind) {
+      case CatalogChange::Kind::kPutChunk:
+        batch.Put(ChunkKey(change.name), EncodeChunkRecord(change.record));
+        break;
+      case CatalogChange::Kind::kDeleteChunk:
+        batch.Delete(ChunkKey(change.name));
+        break;
+      case CatalogChange::Kind::kPutGeometry:
+        batch.Put(GeometryKey(change.record.geometry), EncodeGeometry(*change.geometry));
+        break;
+    }
+  }
+  rocksdb::WriteOptions synced;
+  synced.sync = true;
+  return ToStatus(db_->Write(synced, &batch), path_);
+}
+
+absl::Status Catalog::Recover() {
+  if (db_ != nullptr && db_->Resume().ok()) return absl::OkStatus();
+  db_.reset();
+  return OpenDatabase();
+}
+
+}  // namespace kvtier::tiers

@@ -1,0 +1,181 @@
+// What happens once, before anything else: the catalog's records become the table. No
+// other thread is there yet; the mutex is held for the analysis' sake.
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "tiers/disk/disk_engine.h"
+
+namespace kvtier::tiers {
+namespace {
+
+// A segment is the least that goes from one geometry to another: a small capacity gets
+// small ones, so that several geometries can share it.
+constexpr uint64_t kSegmentsWanted = 32;
+// Of the capacity, for the catalog's files.
+constexpr uint64_t kCatalogShare = 64;
+constexpr uint64_t kCatalogBytesMin = uint64_t{16} << 20;
+// Below this a capacity gives the catalog less than its minimum.
+constexpr uint64_t kCatalogShareMax = 8;
+// Generations of one start; the next one's are higher.
+constexpr int kGenerationBits = 40;
+constexpr uint32_t kGeometriesMax = UINT16_MAX;
+
+uint64_t CatalogAllowance(uint64_t capacity_bytes) {
+  return std::min(capacity_bytes / kCatalogShareMax,
+                  std::max(kCatalogBytesMin, capacity_bytes / kCatalogShare));
+}
+
+}  // namespace
+
+absl::Status DiskEngine::Load(bool catalog_is_new) {
+  MutexLock lock(&mu_);
+  segment_bytes_max_ =
+      options_.capacity_bytes - CatalogAllowance(options_.capacity_bytes);
+  segment_bytes_ =
+      std::min(options_.segment_bytes, segment_bytes_max_ / kSegmentsWanted) / kIoUnit *
+      kIoUnit;
+  if (segment_bytes_ == 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the disk tier's capacity of ", options_.capacity_bytes, " bytes is too small"));
+  }
+  now_ = absl::UnixEpoch();
+  generation_ = uint64_t{catalog_->starts()} << kGenerationBits;
+  clock_ = generation_;
+  if (absl::Status s = LoadSegments(catalog_is_new); !s.ok()) return s;
+  if (absl::Status s = LoadChunks(); !s.ok()) return s;
+  return ShrinkToCapacity();
+}
+
+absl::Status DiskEngine::LoadSegments(bool catalog_is_new) {
+  const auto segments = io_->OpenSegments();
+  if (!segments.ok()) return segments.status();
+  if (catalog_is_new && !segments->empty()) {
+    return absl::DataLossError(absl::StrCat(
+        "the disk tier has ", segments->size(), " segments in ", options_.directory,
+        " but no catalog that names their chunks; `kvtierd --wipe` empties the directory "
+        "and starts afresh"));
+  }
+  for (const BlockIo::Segment& segment : *segments) {
+    space_.AddSegment(segment.number, segment.bytes);
+  }
+  return absl::OkStatus();
+}
+
+void DiskEngine::AddGeometry(uint32_t id, const DiskGeometry& geometry, bool persisted) {
+  while (geometries_.size() <= id) {
+    const auto next = static_cast<uint16_t>(geometries_.size());
+    // Ids are given in order; one that is missing in the catalog stays without chunks.
+    geometries_.push_back(
+        std::make_unique<GeometryState>(next, next == id ? geometry : DiskGeometry{}));
+  }
+  geometries_[id]->persisted = persisted;
+  geometry_ids_.emplace(EncodeGeometry(geometry), static_cast<uint16_t>(id));
+}
+
+absl::StatusOr<uint16_t> DiskEngine::GeometryId(const DiskGeometry& geometry) {
+  const auto it = geometry_ids_.find(EncodeGeometry(geometry));
+  if (it != geometry_ids_.end()) return it->second;
+  if (geometries_.size() >= kGeometriesMax) {
+    return absl::ResourceExhaustedError(
+        "the disk tier has seen too many models; `kvtierd --wipe` empties the directory");
+  }
+  const auto id = static_cast<uint16_t>(geometries_.size());
+  AddGeometry(id, geometry, /*persisted=*/false);
+  return id;
+}
+
+absl::Status DiskEngine::LoadChunks() {
+  std::vector<std::optional<ChunkName>> parents;  // [index]
+  std::vector<CatalogChange> deletes;
+  const auto drop = [&](const ChunkName& name) {
+    ++counts_.lost_chunks;
+    deletes.push_back({.kind = CatalogChange::Kind::kDeleteChunk, .name = name});
+  };
+  absl::Status status = catalog_->Load(
+      [this](uint32_t id, DiskGeometry geometry) {
+        // The ids are ours; a mad one is left to its chunks' check.
+        if (id < kGeometriesMax) AddGeometry(id, geometry, /*persisted=*/true);
+      },
+      [&, this](const ChunkName& name, const ChunkRecord& record) {
+        if (record.geometry >= geometries_.size() ||
+            !geometries_[record.geometry]->persisted ||
+            !space_.Claim(record.place, record.geometry,
+                          geometries_[record.geometry]->layout.extent_bytes())) {
+          return drop(name);
+        }
+        ChunkTable::Entry entry;
+        entry.name = name;
+        entry.generation = record.generation;
+        entry.last_use = record.generation;
+        entry.place = record.place;
+        entry.geometry = static_cast<uint16_t>(record.geometry);
+        entry.approximate = record.approximate;
+        entry.owns_extent = true;
+        table_.Add(entry);
+        parents.push_back(record.parent);
+      });
+  if (!status.ok()) return status;
+  std::vector<bool> orphan(parents.size());
+  for (Index index = 0; index < parents.size(); ++index) {
+    if (!parents[index]) continue;
+    table_[index].parent = table_.Find(*parents[index]);
+    orphan[index] = table_[index].parent == ChunkTable::kNone;
+  }
+  const std::vector<bool> lost = table_.WithDescendants(
+      [&](Index index, const ChunkTable::Entry&) -> bool { return orphan[index]; });
+  for (Index index = 0; index < parents.size(); ++index) {
+    ChunkTable::Entry& entry = table_[index];
+    if (!lost[index] && entry.parent != ChunkTable::kNone)
+      ++table_[entry.parent].children;
+  }
+  for (Index index = 0; index < parents.size(); ++index) {
+    if (!lost[index]) {
+      table_.UpdateOrder(index);
+      ++GeometryOf(index).chunks;
+      continue;
+    }
+    drop(table_[index].name);
+    space_.Free(table_[index].place, /*was_leaving=*/false);
+    table_.MakeDead(index);
+    table_.Free(index);
+  }
+  return deletes.empty() ? absl::OkStatus() : catalog_->Write(deletes);
+}
+
+absl::Status DiskEngine::ShrinkToCapacity() {
+  while (space_.segment_bytes() > segment_bytes_max_) {
+    const std::map<SegmentNumber, SegmentHeat> heats = SegmentHeats();
+    SegmentNumber coldest = space_.segments().begin()->first;
+    uint64_t coldest_heat = UINT64_MAX;
+    for (const auto& [number, segment] : space_.segments()) {
+      const auto heat = heats.find(number);
+      const uint64_t hottest = heat == heats.end() ? 0 : heat->second.hottest;
+      if (hottest >= coldest_heat) continue;
+      coldest = number;
+      coldest_heat = hottest;
+    }
+    std::vector<CatalogChange> deletes;
+    for (const Index index : ContentsOf(coldest)) {
+      const ChunkTable::Entry& entry = table_[index];
+      deletes.push_back({.kind = CatalogChange::Kind::kDeleteChunk, .name = entry.name});
+      --GeometryOf(index).chunks;
+      ++counts_.evicted_chunks;
+      space_.Free(entry.place, /*was_leaving=*/false);
+      const Index parent = entry.parent;
+      const uint64_t last_use = entry.last_use;
+      table_.MakeDead(index);
+      table_.Free(index);
+      if (parent != ChunkTable::kNone) Unchild(parent, last_use);
+    }
+    if (!deletes.empty()) {
+      if (absl::Status s = catalog_->Write(deletes); !s.ok()) return s;
+    }
+    if (absl::Status s = io_->RemoveSegment(coldest); !s.ok()) return s;
+    space_.RemoveSegment(coldest);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace kvtier::tiers

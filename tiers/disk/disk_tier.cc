@@ -1,0 +1,248 @@
+#include "tiers/disk/disk_tier.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "tiers/disk/disk_engine.h"
+
+namespace kvtier::tiers {
+
+DiskChunk& DiskChunk::operator=(DiskChunk&& other) noexcept {
+  if (this != &other) {
+    Reset();
+    tier_ = std::exchange(other.tier_, nullptr);
+    entry_ = other.entry_;
+  }
+  return *this;
+}
+
+DiskChunk DiskChunk::Share() const {
+  return tier_ == nullptr ? DiskChunk() : tier_->ShareEntry(entry_);
+}
+
+void DiskChunk::Reset() {
+  if (DiskTier* tier = std::exchange(tier_, nullptr)) tier->ReleaseEntry(entry_);
+}
+
+absl::StatusOr<std::unique_ptr<DiskTier>> DiskTier::Open(const DiskTierOptions& options,
+                                                         BlockIo* io, rocksdb::Env* env,
+                                                         Executor* executor) {
+  bool is_new = false;
+  auto catalog =
+      Catalog::Open(options.directory, env, options.catalog_cache_bytes, &is_new);
+  if (!catalog.ok()) return catalog.status();
+  auto engine = std::make_unique<DiskEngine>(options, io, executor, *std::move(catalog));
+  if (absl::Status s = engine->Load(is_new); !s.ok()) return s;
+  return engine;
+}
+
+DiskEngine::DiskEngine(const DiskTierOptions& options, BlockIo* io, Executor* executor,
+                       std::unique_ptr<Catalog> catalog)
+    : options_(options),
+      io_(io),
+      executor_(executor),
+      catalog_(std::move(catalog)),
+      write_staging_(io, options.staging_bytes),
+      read_staging_(io, options.staging_bytes) {}
+
+DiskEngine::~DiskEngine() {
+  Later later;
+  {
+    MutexLock lock(&mu_);
+    stopping_ = true;
+    const absl::Status cancelled = absl::CancelledError("the disk tier is closing");
+    for (const auto& geometry : geometries_) {
+      for (const WriteRef& op : std::exchange(geometry->waiting, {})) {
+        FailWrite(op, cancelled, &later);
+      }
+    }
+    for (auto& queue : waiting_reads_) {
+      for (const ReadRef& op : std::exchange(queue, {})) {
+        later.work.push_back([op, cancelled] { op->done(cancelled); });
+      }
+    }
+  }
+  Run(std::move(later));
+  outstanding_->Wait();
+  std::vector<Change> changes;
+  {
+    MutexLock lock(&mu_);
+    changes.swap(changes_);
+  }
+  for (Change& change : changes) {
+    for (ReadDone& done : change.done) done(absl::CancelledError("the catalog failed"));
+  }
+}
+
+void DiskEngine::Run(Later later) {
+  for (IoRequest& request : later.io) {
+    outstanding_->Add();
+    request.done = [outstanding = outstanding_,
+                    done = std::move(request.done)](absl::Status status) mutable {
+      done(std::move(status));
+      done = nullptr;
+      outstanding->Done();
+    };
+    if (!request.released) continue;
+    outstanding_->Add();
+    request.released = [outstanding = outstanding_,
+                        released = std::move(request.released)]() mutable {
+      released();
+      released = nullptr;
+      outstanding->Done();
+    };
+  }
+  if (!later.io.empty()) io_->Submit(std::move(later.io));
+  for (std::function<void()>& work : later.work) {
+    outstanding_->Add();
+    executor_->Post([outstanding = outstanding_, work = std::move(work)]() mutable {
+      work();
+      work = nullptr;
+      outstanding->Done();
+    });
+  }
+}
+
+DiskEngine::Pin* DiskEngine::AddPin(Index index) {
+  std::unique_ptr<Pin>& pin = pins_[index];
+  if (pin == nullptr) {
+    pin = std::make_unique<Pin>();
+    pin->index = index;
+    table_[index].held = true;
+    table_.UpdateOrder(index);
+  }
+  ++pin->references;
+  return pin.get();
+}
+
+void DiskEngine::DropPin(Pin* pin) {
+  if (--pin->references > 0) return;
+  const Index index = pin->index;
+  pins_.erase(index);
+  ChunkTable::Entry& entry = table_[index];
+  entry.held = false;
+  if (entry.live) {
+    table_.UpdateOrder(index);
+    return;
+  }
+  if (entry.owns_extent && !entry.deleted) {
+    entry.leaving = true;
+    space_.BeginFree(entry.place);
+    ++GeometryOf(index).leaving_extents;
+  }
+  MaybeFree(index);
+}
+
+void DiskEngine::TouchEntry(Index index) {
+  table_[index].last_use = ++clock_;
+  table_.UpdateOrder(index);
+}
+
+std::optional<DiskChunk> DiskEngine::Find(const ChunkName& name) {
+  MutexLock lock(&mu_);
+  const Index index = table_.Find(name);
+  if (index == ChunkTable::kNone || table_[index].unreadable) return std::nullopt;
+  TouchEntry(index);
+  return MakeChunk(this, AddPin(index));
+}
+
+bool DiskEngine::Contains(const ChunkName& name) const {
+  MutexLock lock(&mu_);
+  const Index index = table_.Find(name);
+  return index != ChunkTable::kNone && !table_[index].unreadable;
+}
+
+std::optional<ChunkName> DiskEngine::Parent(const DiskChunk& chunk) const {
+  MutexLock lock(&mu_);
+  const Index parent = table_[PinOf(chunk)->index].parent;
+  if (parent == ChunkTable::kNone) return std::nullopt;
+  return table_[parent].name;
+}
+
+const DiskGeometry& DiskEngine::Geometry(const DiskChunk& chunk) const {
+  MutexLock lock(&mu_);
+  return geometries_[table_[PinOf(chunk)->index].geometry]->geometry;
+}
+
+bool DiskEngine::approximate(const DiskChunk& chunk) const {
+  MutexLock lock(&mu_);
+  return table_[PinOf(chunk)->index].approximate;
+}
+
+void DiskEngine::Touch(const DiskChunk& chunk) {
+  MutexLock lock(&mu_);
+  TouchEntry(PinOf(chunk)->index);
+}
+
+DiskChunk DiskEngine::ShareEntry(void* entry) {
+  MutexLock lock(&mu_);
+  ++static_cast<Pin*>(entry)->references;
+  return MakeChunk(this, entry);
+}
+
+void DiskEngine::ReleaseEntry(void* entry) {
+  Later later;
+  {
+    MutexLock lock(&mu_);
+    DropPin(static_cast<Pin*>(entry));
+    PumpWrites(&later);
+  }
+  Run(std::move(later));
+}
+
+void DiskEngine::Remove(const ChunkName& name, ReadDone done) {
+  Later later;
+  {
+    MutexLock lock(&mu_);
+    absl::Status status;
+    const Index index = table_.Find(name);
+    if (index == ChunkTable::kNone) {
+      status = absl::NotFoundError("no such chunk on disk");
+    } else if (table_[index].held || table_[index].children > 0) {
+      status =
+          absl::FailedPreconditionError("the chunk is in use, or another continues it");
+    } else if (stopping_) {
+      status = absl::CancelledError("the disk tier is closing");
+    }
+    if (status.ok()) {
+      RemoveEntry(index, {std::move(done)}, &later);
+    } else {
+      later.work.push_back([done = std::move(done), status] { done(status); });
+    }
+  }
+  Run(std::move(later));
+}
+
+DiskStats DiskEngine::Stats() const {
+  MutexLock lock(&mu_);
+  DiskStats stats = counts_;
+  stats.chunks = table_.live_count();
+  for (const auto& geometry : geometries_) {
+    stats.pages += geometry->chunks * geometry->layout.page_count();
+  }
+  stats.used_bytes = space_.used_bytes();
+  stats.segment_bytes = space_.segment_bytes();
+  stats.capacity_bytes = options_.capacity_bytes;
+  stats.memory_bytes = table_.memory_bytes() + write_staging_.memory_bytes() +
+                       read_staging_.memory_bytes() + options_.catalog_cache_bytes;
+  for (const Fault* fault :
+       {&write_fault_, &catalog_fault_, &create_fault_, &read_fault_}) {
+    if (!fault->message.empty()) stats.degraded.push_back(fault->message);
+  }
+  for (std::string& downgrade : io_->Downgrades()) {
+    stats.degraded.push_back(std::move(downgrade));
+  }
+  return stats;
+}
+
+uint64_t DiskEngine::UsedBytes(const std::string& space) const {
+  MutexLock lock(&mu_);
+  uint64_t bytes = 0;
+  for (const auto& geometry : geometries_) {
+    if (geometry->geometry.space != space) continue;
+    bytes += geometry->chunks * geometry->layout.extent_bytes();
+  }
+  return bytes;
+}
+
+}  // namespace kvtier::tiers

@@ -1,0 +1,410 @@
+// A chunk's way to the disk.
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/host/checksum.h"
+#include "tiers/disk/disk_engine.h"
+
+namespace kvtier::tiers {
+namespace {
+
+// Staging and requests of a write are pieces of at most this.
+constexpr uint64_t kPieceBytes = uint64_t{1} << 20;
+
+std::vector<uint64_t> PieceSizes(uint64_t bytes) {
+  std::vector<uint64_t> sizes;
+  for (uint64_t at = 0; at < bytes; at += kPieceBytes) {
+    sizes.push_back(std::min(kPieceBytes, bytes - at));
+  }
+  return sizes;
+}
+
+// Writes an extent's bytes from first to last into its pieces.
+class PieceWriter {
+ public:
+  explicit PieceWriter(std::vector<BlockIo::Buffer>& pieces) : pieces_(pieces) {}
+
+  void Copy(const std::byte* from, uint64_t bytes) {
+    ForEach(bytes, [&](std::byte* to, uint64_t part) {
+      std::memcpy(to, from, part);
+      from += part;
+    });
+  }
+  void PadToUnit() {
+    ForEach(RoundUpToUnit(at_) - at_,
+            [](std::byte* to, uint64_t part) { std::memset(to, 0, part); });
+  }
+
+ private:
+  template <typename F>
+  void ForEach(uint64_t bytes, F f) {
+    while (bytes > 0) {
+      const uint64_t in_piece = at_ % kPieceBytes;
+      const uint64_t part = std::min(bytes, kPieceBytes - in_piece);
+      f(pieces_[at_ / kPieceBytes].data() + in_piece, part);
+      at_ += part;
+      bytes -= part;
+    }
+  }
+
+  std::vector<BlockIo::Buffer>& pieces_;
+  uint64_t at_ = 0;
+};
+
+absl::Status CheckShape(const DiskWrite& write, const ExtentLayout& layout) {
+  if (write.abstracts.size() != layout.layer_count() ||
+      write.pages.size() != layout.page_count() ||
+      write.page_crcs.size() != layout.page_count()) {
+    return absl::InvalidArgumentError("a chunk's pages are not as its geometry says");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void DiskEngine::Write(DiskWrite write, WriteDone done) {
+  Later later;
+  {
+    MutexLock lock(&mu_);
+    const Index index = table_.Find(write.name);
+    const auto under_way = writes_.find(write.name);
+    if (index != ChunkTable::kNone && !table_[index].unreadable) {
+      TouchEntry(index);
+      auto chunk = std::make_shared<DiskChunk>(MakeChunk(this, AddPin(index)));
+      later.work.push_back([chunk, done = std::move(done)] { done(std::move(*chunk)); });
+    } else if (under_way != writes_.end()) {
+      under_way->second->done.push_back(std::move(done));
+    } else {
+      auto op = std::make_shared<WriteOp>();
+      op->write = std::move(write);
+      op->done.push_back(std::move(done));
+      if (absl::Status s = Admit(op); s.ok()) {
+        PumpGeometry(*op->geometry, &later);
+      } else {
+        ++counts_.dropped_writes;
+        later.work.push_back([done = std::move(op->done.front()), s] { done(s); });
+      }
+    }
+  }
+  Run(std::move(later));
+}
+
+absl::Status DiskEngine::Admit(const WriteRef& op) {
+  const DiskWrite& write = op->write;
+  if (stopping_) return absl::CancelledError("the disk tier is closing");
+  if (table_.Find(write.name) != ChunkTable::kNone) {
+    return absl::UnavailableError("the chunk is on disk but can't be read now");
+  }
+  for (const Fault* fault : {&write_fault_, &catalog_fault_}) {
+    if (fault->active) return absl::UnavailableError(fault->message);
+  }
+  const absl::StatusOr<uint16_t> id = GeometryId(*write.geometry);
+  if (!id.ok()) return id.status();
+  op->geometry = geometries_[*id].get();
+  if (absl::Status s = CheckShape(write, op->geometry->layout); !s.ok()) return s;
+  if (op->geometry->layout.extent_bytes() > segment_bytes_) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("a chunk of ", op->geometry->layout.extent_bytes(),
+                     " bytes does not fit a segment of ", segment_bytes_,
+                     ": give the disk tier more capacity"));
+  }
+  if (write.parent) {
+    op->parent = table_.Find(*write.parent);
+    const auto parent_write = writes_.find(*write.parent);
+    if (op->parent != ChunkTable::kNone) {
+      ++table_[op->parent].children;
+      table_.UpdateOrder(op->parent);
+    } else if (parent_write != writes_.end()) {
+      op->parent_write = parent_write->second;
+      ++op->parent_write->children;
+    } else {
+      return absl::FailedPreconditionError("the chunk's parent is not on disk");
+    }
+  }
+  op->generation = ++generation_;
+  writes_.emplace(write.name, op);
+  op->geometry->waiting.push_back(op);
+  return absl::OkStatus();
+}
+
+void DiskEngine::PumpWrites(Later* later) {
+  for (const auto& geometry : geometries_) {
+    if (!geometry->waiting.empty()) PumpGeometry(*geometry, later);
+  }
+}
+
+void DiskEngine::PumpGeometry(GeometryState& geometry, Later* later) {
+  const uint64_t extent_bytes = geometry.layout.extent_bytes();
+  while (!geometry.waiting.empty()) {
+    const WriteRef op = geometry.waiting.front();
+    if (op->parent_write && op->parent_write->ended && !op->parent_write->published) {
+      geometry.waiting.pop_front();
+      FailWrite(op, absl::FailedPreconditionError("the chunk's parent was not written"),
+                later);
+      continue;
+    }
+    if (!op->extent) op->extent = space_.Allocate(geometry.id, extent_bytes);
+    if (!op->extent) {
+      const bool coming = MakeRoom(geometry, later);
+      op->extent = space_.Allocate(geometry.id, extent_bytes);
+      if (!op->extent && coming) return;
+    }
+    if (!op->extent) {
+      geometry.waiting.pop_front();
+      FailWrite(op,
+                absl::ResourceExhaustedError(
+                    "the disk tier is full of chunks in use: give it more capacity"),
+                later);
+      continue;
+    }
+    const absl::Status staged =
+        write_staging_.Take(PieceSizes(extent_bytes), &op->buffers);
+    // Somebody's staging comes back, and with it another call.
+    if (absl::IsResourceExhausted(staged)) return;
+    geometry.waiting.pop_front();
+    if (!staged.ok()) {
+      FailWrite(op, staged, later);
+      continue;
+    }
+    op->unfinished = op->unreleased = op->buffers.size();
+    later->work.push_back([this, op] { Fill(op); });
+    const uint64_t per_segment = segment_bytes_ / extent_bytes;
+    if (space_.FreeExtents(geometry.id) < per_segment / 4 && !space_.HasEmptySegment() &&
+        CanCreateSegment()) {
+      StartCreate(later);
+    }
+  }
+}
+
+void DiskEngine::Fill(const WriteRef& op) {
+  const DiskWrite& write = op->write;
+  const DiskGeometry& geometry = op->geometry->geometry;
+  const ExtentLayout& layout = op->geometry->layout;
+  ExtentHeader header{.name = write.name,
+                      .parent = write.parent,
+                      .approximate = write.approximate,
+                      .geometry = op->geometry->id,
+                      .generation = op->generation,
+                      .abstracts_crc = AbstractsSeed(write.name, op->generation),
+                      .page_crcs = write.page_crcs};
+  for (uint32_t layer = 0; layer < geometry.layers.size(); ++layer) {
+    header.abstracts_crc = kernels::Crc32c(header.abstracts_crc, write.abstracts[layer],
+                                           geometry.layers[layer].abstract_bytes);
+  }
+  std::vector<std::byte> head(layout.header_bytes());
+  EncodeExtentHeader(header, layout, absl::MakeSpan(head));
+  PieceWriter writer(op->buffers);
+  writer.Copy(head.data(), head.size());
+  for (uint32_t layer = 0; layer < geometry.layers.size(); ++layer) {
+    writer.Copy(write.abstracts[layer], geometry.layers[layer].abstract_bytes);
+  }
+  writer.PadToUnit();
+  const std::byte* const* page = write.pages.data();
+  for (const DiskGeometry::Layer& layer : geometry.layers) {
+    for (uint32_t head = 0; head < layer.kv_heads; ++head) {
+      writer.Copy(*page++, layer.page_bytes);
+      writer.PadToUnit();
+    }
+  }
+  Later later;
+  {
+    MutexLock lock(&mu_);
+    uint64_t offset = space_.OffsetOf(*op->extent);
+    uint64_t left = layout.extent_bytes();
+    for (BlockIo::Buffer& buffer : op->buffers) {
+      const uint64_t bytes = std::min(kPieceBytes, left);
+      later.io.push_back(
+          {.kind = IoKind::kWrite,
+           .priority = IoPriority::kWriteBehind,
+           .segment = op->extent->segment,
+           .offset = offset,
+           .data = buffer.data(),
+           .bytes = bytes,
+           .done = [this, op](absl::Status s) { OnWritten(op, std::move(s)); },
+           .released = [this, op] { OnReleased(op); }});
+      offset += bytes;
+      left -= bytes;
+    }
+    if (options_.bug == DiskBug::kCatalogFirst) {
+      (void)catalog_->Write({PutOf(*op, CatalogChange::Kind::kPutGeometry),
+                             PutOf(*op, CatalogChange::Kind::kPutChunk)});
+    }
+  }
+  Run(std::move(later));
+}
+
+CatalogChange DiskEngine::PutOf(const WriteOp& op, CatalogChange::Kind kind) {
+  return {.kind = kind,
+          .name = op.write.name,
+          .record = {.place = *op.extent,
+                     .geometry = op.geometry->id,
+                     .generation = op.generation,
+                     .approximate = op.write.approximate,
+                     .parent = op.write.parent},
+          .geometry = &op.geometry->geometry};
+}
+
+void DiskEngine::OnWritten(const WriteRef& op, absl::Status status) {
+  Later later;
+  {
+    MutexLock lock(&mu_);
+    op->status.Update(status);
+    if (--op->unfinished > 0) return;
+    if (!op->status.ok()) {
+      FailWrite(op, absl::UnavailableError(op->status.message()), &later);
+      StopWrites(op->status, &later);
+    } else if (options_.bug == DiskBug::kNoSync) {
+      CommitWrite(op, &later);
+    } else {
+      SegmentSync& sync = syncs_[op->extent->segment];
+      sync.next.push_back(op);
+      if (!sync.under_way) StartSync(op->extent->segment, &later);
+    }
+  }
+  Run(std::move(later));
+}
+
+void DiskEngine::OnReleased(const WriteRef& op) {
+  Later later;
+  {
+    MutexLock lock(&mu_);
+    if (--op->unreleased > 0) return;
+    for (BlockIo::Buffer& buffer : op->buffers) write_staging_.Return(std::move(buffer));
+    op->buffers.clear();
+    MaybeFreeExtent(op);
+    PumpWrites(&later);
+  }
+  Run(std::move(later));
+}
+
+void DiskEngine::StartSync(SegmentNumber segment, Later* later) {
+  SegmentSync& sync = syncs_[segment];
+  sync.under_way = true;
+  sync.covered = std::exchange(sync.next, {});
+  later->io.push_back(
+      {.kind = IoKind::kSync,
+       .priority = IoPriority::kWriteBehind,
+       .segment = segment,
+       .done = [this, segment](absl::Status s) { OnSynced(segment, std::move(s)); }});
+}
+
+void DiskEngine::OnSynced(SegmentNumber segment, absl::Status status) {
+  Later later;
+  {
+    MutexLock lock(&mu_);
+    SegmentSync& sync = syncs_[segment];
+    sync.under_way = false;
+    for (const WriteRef& op : std::exchange(sync.covered, {})) {
+      if (status.ok()) {
+        CommitWrite(op, &later);
+      } else {
+        FailWrite(op, absl::UnavailableError(status.message()), &later);
+      }
+    }
+    if (status.ok()) {
+      Recover(write_fault_);
+    } else {
+      StopWrites(status, &later);
+    }
+    if (!sync.next.empty()) StartSync(segment, &later);
+    PumpWrites(&later);
+  }
+  Run(std::move(later));
+}
+
+void DiskEngine::CommitWrite(const WriteRef& op, Later* later) {
+  if (const WriteRef& parent = op->parent_write;
+      parent && !parent->ended && !parent->queued) {
+    parent->children_synced.push_back(op);
+    return;
+  }
+  const Index parent = ParentOf(*op);
+  const bool parent_is_queued = op->parent_write && !op->parent_write->ended;
+  if (op->write.parent && !parent_is_queued &&
+      (parent == ChunkTable::kNone || !table_[parent].live)) {
+    FailWrite(op, absl::FailedPreconditionError("the chunk's parent is not on disk"),
+              later);
+    return;
+  }
+  op->queued = true;
+  Change change;
+  change.change = PutOf(*op, CatalogChange::Kind::kPutChunk);
+  change.write = op;
+  changes_.push_back(std::move(change));
+  for (const WriteRef& child : std::exchange(op->children_synced, {})) {
+    CommitWrite(child, later);
+  }
+  StartCatalog(later);
+}
+
+DiskEngine::Index DiskEngine::ParentOf(const WriteOp& op) const {
+  if (op.parent_write == nullptr) return op.parent;
+  return op.parent_write->published ? op.parent_write->index : ChunkTable::kNone;
+}
+
+void DiskEngine::Publish(const WriteRef& op, Later* later) {
+  ChunkTable::Entry entry;
+  entry.name = op->write.name;
+  entry.generation = op->generation;
+  entry.last_use = ++clock_;
+  entry.parent = ParentOf(*op);
+  entry.children = op->children;
+  entry.place = *op->extent;
+  entry.geometry = op->geometry->id;
+  entry.approximate = op->write.approximate;
+  entry.owns_extent = true;
+  op->index = table_.Add(entry);
+  op->published = op->ended = true;
+  writes_.erase(op->write.name);
+  ++op->geometry->chunks;
+  counts_.written_bytes += op->geometry->layout.extent_bytes();
+  const bool orphan = entry.parent != ChunkTable::kNone && !table_[entry.parent].live;
+  for (WriteDone& done : op->done) {
+    if (orphan) {
+      later->work.push_back([done = std::move(done)] {
+        done(absl::FailedPreconditionError("the chunk's parent was lost meanwhile"));
+      });
+      continue;
+    }
+    auto chunk = std::make_shared<DiskChunk>(MakeChunk(this, AddPin(op->index)));
+    later->work.push_back([chunk, done = std::move(done)] { done(std::move(*chunk)); });
+  }
+  table_.UpdateOrder(op->index);
+  if (orphan) RemoveEntry(op->index, {}, later);
+  op->done.clear();
+  op->parent_write.reset();
+  op->write.keep.reset();
+}
+
+void DiskEngine::FailWrite(const WriteRef& op, const absl::Status& status, Later* later) {
+  if (op->ended) return;
+  op->ended = true;
+  ++counts_.dropped_writes;
+  writes_.erase(op->write.name);
+  if (const Index parent = ParentOf(*op); parent != ChunkTable::kNone) {
+    Unchild(parent, 0);
+  } else if (op->parent_write) {
+    --op->parent_write->children;
+  }
+  op->parent_write.reset();
+  for (WriteDone& done : std::exchange(op->done, {})) {
+    later->work.push_back([done = std::move(done), status] { done(status); });
+  }
+  for (const WriteRef& child : std::exchange(op->children_synced, {})) {
+    FailWrite(child, absl::FailedPreconditionError("the chunk's parent was not written"),
+              later);
+  }
+  op->write.keep.reset();
+  MaybeFreeExtent(op);
+}
+
+void DiskEngine::MaybeFreeExtent(const WriteRef& op) {
+  const bool failed = op->ended && !op->published;
+  if (!failed || op->queued || op->unreleased > 0 || !op->extent) return;
+  space_.Free(*std::exchange(op->extent, std::nullopt), /*was_leaving=*/false);
+}
+
+}  // namespace kvtier::tiers
