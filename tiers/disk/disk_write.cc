@@ -288,7 +288,8 @@ void DiskEngine::StartSync(SegmentNumber segment, Later* later) {
       {.kind = IoKind::kSync,
        .priority = IoPriority::kWriteBehind,
        .segment = segment,
-       .done = [this, segment](absl::Status s) { OnSynced(segment, std::move(s)); }});
+       .done = [this, segment](absl::Status s) { OnSynced(segment, std::move(s)); },
+       .released = nullptr});
 }
 
 void DiskEngine::OnSynced(SegmentNumber segment, absl::Status status) {

@@ -96,7 +96,8 @@ void SegmentSpace::BecomeEmpty(SegmentNumber number, Segment& segment) {
   const uint32_t next = segment.promised_to;
   const uint64_t bytes = segment.bytes;
   const uint64_t next_extent_bytes = segment.promised_extent_bytes;
-  segment = Segment{.bytes = bytes};
+  segment = Segment();
+  segment.bytes = bytes;
   empty_.insert(number);
   if (next == kNoGeometry) return;
   --owners_[next].promised;
