@@ -25,6 +25,13 @@ absl::Status ToStatus(const rocksdb::Status& s, const std::string& path) {
   return absl::UnavailableError(message);
 }
 
+// What matters comes as a status; a log of its own would grow unseen.
+class NoLog final : public rocksdb::Logger {
+ public:
+  using Logger::Logv;
+  void Logv(const char*, va_list) override {}
+};
+
 rocksdb::Options MakeOptions(rocksdb::Env* env, uint64_t cache_bytes) {
   rocksdb::Options options;
   options.env = env;
@@ -35,9 +42,7 @@ rocksdb::Options MakeOptions(rocksdb::Env* env, uint64_t cache_bytes) {
   options.max_background_jobs = 2;
   options.avoid_flush_during_shutdown = true;  // every write is in the synced log
   options.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
-  options.keep_log_file_num = 2;
-  options.max_log_file_size = 1 << 20;
-  options.info_log_level = rocksdb::WARN_LEVEL;
+  options.info_log = std::make_shared<NoLog>();
   options.stats_dump_period_sec = 0;
   options.stats_persist_period_sec = 0;
   options.max_open_files = 64;

@@ -1,0 +1,380 @@
+#include "tests/sim/simulation.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "kernels/host/checksum.h"
+#include "tiers/page_checksum.h"
+
+namespace kvtier::tiers::sim {
+namespace {
+
+constexpr size_t kChunks = 90;
+// With 32 segments in it, of 32 KiB each, beside the catalog's allowance.
+constexpr uint64_t kCapacity = 1200 << 10;
+
+std::shared_ptr<const DiskGeometry> MakeGeometry(const std::string& space,
+                                                 uint32_t layers, uint32_t heads,
+                                                 uint32_t page_bytes) {
+  auto geometry = std::make_shared<DiskGeometry>();
+  geometry->space = space;
+  geometry->model_digest[0] = static_cast<uint8_t>(layers * 16 + heads);
+  for (uint32_t i = 0; i < layers; ++i) {
+    geometry->layers.push_back(
+        {.kv_heads = heads, .page_bytes = page_bytes, .abstract_bytes = 100 + i});
+  }
+  return geometry;
+}
+
+void FillBytes(std::vector<std::byte>& bytes, uint64_t seed, uint64_t attempt) {
+  uint64_t state = seed * 0x9e3779b97f4a7c15 + attempt;
+  for (size_t i = 0; i + 8 <= bytes.size(); i += 8) {
+    state = state * 6364136223846793005 + 1442695040888963407;
+    std::memcpy(bytes.data() + i, &state, 8);
+  }
+  std::memcpy(bytes.data(), &attempt, sizeof(attempt));
+}
+
+}  // namespace
+
+bool StepExecutor::Step(Random& random) {
+  if (queue_.empty()) return false;
+  std::swap(queue_[Below(random, queue_.size())], queue_.back());
+  const std::function<void()> work = std::move(queue_.back());
+  queue_.pop_back();
+  work();
+  return true;
+}
+
+Simulation::Simulation(uint64_t seed, DiskBug bug)
+    : seed_(seed), bug_(bug), random_(seed) {
+  geometries_ = {MakeGeometry("a", 1, 1, 4096), MakeGeometry("b", 2, 1, 1000),
+                 MakeGeometry("a", 1, 3, 3000)};
+  for (size_t i = 0; i < kChunks; ++i) {
+    Chunk chunk;
+    chunk.name.bytes[0] = static_cast<uint8_t>(i);
+    chunk.name.bytes[1] = static_cast<uint8_t>(seed);
+    chunk.name.bytes[31] = 1;
+    // Trees: most chunks continue one of the same geometry, often one that others do too.
+    chunk.geometry = i % geometries_.size();
+    if (i >= 9 && Below(random_, 8) != 0) {
+      chunk.parent = i - 3 * (1 + Below(random_, std::min<size_t>(4, i / 3)));
+    }
+    by_name_[chunk.name.bytes] = i;
+    chunks_.push_back(chunk);
+  }
+}
+
+Simulation::~Simulation() { Close(); }
+
+void Simulation::Fail(const std::string& what) {
+  if (!result_.failure.empty()) return;
+  result_.failure = "seed " + std::to_string(seed_) + ", cycle " +
+                    std::to_string(result_.cycles) + ": " + what;
+}
+
+SimulationResult Simulation::Run(uint64_t cycles) {
+  while (result_.cycles < cycles && result_.failure.empty()) {
+    Cycle();
+    ++result_.cycles;
+  }
+  return result_;
+}
+
+void Simulation::Cycle() {
+  if (!Open()) return;
+  Check();
+  if (!result_.failure.empty()) return;
+  if (Below(random_, 3) == 0) files_->PowerOffAfter(Below(random_, 60));
+  Work();
+  if (!result_.failure.empty()) return;
+  Crash();
+}
+
+bool Simulation::Open() {
+  io_ = std::make_unique<VirtualBlockIo>(segments_, Completion::kByStep);
+  files_ = VirtualFiles::Create(files_image_);
+  if (Below(random_, 8) == 0) files_->PowerOffAfter(Below(random_, 40));
+  DiskTierOptions options;
+  options.directory = "/disk";
+  options.capacity_bytes = kCapacity;
+  options.staging_bytes = 128 << 10;
+  options.catalog_cache_bytes = 64 << 10;
+  options.scrub_bytes_per_second = 0;
+  options.bug = bug_;
+  auto tier = DiskTier::Open(options, io_.get(), files_->env(), &executor_);
+  if (tier.ok()) {
+    tier_ = *std::move(tier);
+    files_->PowerOffAfter(UINT64_MAX);
+    return true;
+  }
+  if (!files_->is_off()) {
+    Fail("open: " + tier.status().ToString());
+    return false;
+  }
+  ++result_.crashes_in_open;
+  Drain();
+  Crash();
+  return false;
+}
+
+Simulation::Content Simulation::EmptyContent(size_t geometry) const {
+  Content content;
+  for (const DiskGeometry::Layer& layer : geometries_[geometry]->layers) {
+    content.abstracts.emplace_back(layer.abstract_bytes);
+    for (uint32_t head = 0; head < layer.kv_heads; ++head) {
+      content.pages.emplace_back(layer.page_bytes);
+    }
+  }
+  return content;
+}
+
+Simulation::Content Simulation::ContentOf(size_t index, uint64_t attempt) const {
+  Content content = EmptyContent(chunks_[index].geometry);
+  uint64_t part = index * 1000;
+  for (auto& bytes : content.abstracts) FillBytes(bytes, ++part, attempt);
+  for (auto& bytes : content.pages) FillBytes(bytes, ++part, attempt);
+  return content;
+}
+
+std::string Simulation::Compare(size_t index, const Content& read,
+                                uint64_t* attempt) const {
+  std::memcpy(attempt, read.pages[0].data(), sizeof(*attempt));
+  const Chunk& chunk = chunks_[index];
+  const std::string who = "chunk " + std::to_string(index);
+  if (*attempt == 0 || *attempt > chunk.attempts) return who + " has bytes never written";
+  if (*attempt < chunk.last_acknowledged) return who + " has an older write's bytes";
+  const Content right = ContentOf(index, *attempt);
+  if (right.pages != read.pages || right.abstracts != read.abstracts) {
+    return who + " has wrong bytes";
+  }
+  return "";
+}
+
+void Simulation::ReadAll(size_t index, DiskChunk chunk,
+                         std::function<void(std::string, uint64_t)> done) {
+  struct Reading {
+    Content content;
+    DiskChunk chunk;
+    std::vector<std::byte> abstracts;
+    std::function<void(std::string, uint64_t)> done;
+  };
+  const auto reading = std::make_shared<Reading>();
+  reading->content = EmptyContent(chunks_[index].geometry);
+  reading->chunk = std::move(chunk);
+  reading->done = std::move(done);
+  size_t bytes = 0;
+  for (const auto& abstract : reading->content.abstracts) bytes += abstract.size();
+  reading->abstracts.resize(bytes);
+  callbacks_expected_ += 2;
+  const auto finish = [this, index, reading] {
+    reading->chunk.Reset();
+    size_t at = 0;
+    for (auto& abstract : reading->content.abstracts) {
+      std::memcpy(abstract.data(), reading->abstracts.data() + at, abstract.size());
+      at += abstract.size();
+    }
+    uint64_t attempt = 0;
+    std::string wrong = Compare(index, reading->content, &attempt);
+    reading->done(std::move(wrong), attempt);
+  };
+  const auto read_pages = [this, index, reading, finish](absl::Status status) {
+    --callbacks_expected_;
+    std::vector<DiskPageRead> pages;
+    size_t page = 0;
+    const auto& layers = geometries_[chunks_[index].geometry]->layers;
+    for (uint32_t layer = 0; layer < layers.size(); ++layer) {
+      for (uint32_t head = 0; head < layers[layer].kv_heads; ++head) {
+        pages.push_back({.layer = LayerIndex(layer),
+                         .kv_head = head,
+                         .data = reading->content.pages[page++].data()});
+      }
+    }
+    tier_->ReadPages(reading->chunk, std::move(pages), IoPriority::kDemand,
+                     [this, reading, finish, status](absl::Status pages_status) {
+                       --callbacks_expected_;
+                       absl::Status both = status;
+                       both.Update(pages_status);
+                       if (both.ok()) return finish();
+                       reading->chunk.Reset();
+                       reading->done("read: " + both.ToString(), 0);
+                     });
+  };
+  tier_->ReadAbstracts(reading->chunk, reading->abstracts.data(), nullptr,
+                       IoPriority::kDemand, read_pages);
+}
+
+// After a restart: everything that is found is read.
+void Simulation::Check() {
+  found_at_open_ = 0;
+  for (size_t index = 0; index < chunks_.size(); ++index) CheckChunk(index);
+  Drain();
+  result_.found_after_restart += found_at_open_;
+  acknowledged_in_cycle_ = removed_in_cycle_ = 0;
+  CheckCounts();
+}
+
+void Simulation::CheckChunk(size_t index) {
+  Chunk& chunk = chunks_[index];
+  const std::string who = "chunk " + std::to_string(index);
+  std::optional<DiskChunk> found = tier_->Find(chunk.name);
+  if (!found) {
+    if (chunk.present) Fail(who + " was acknowledged and is gone after the restart");
+    return;
+  }
+  ++found_at_open_;
+  if (chunk.parent && !tier_->Contains(chunks_[*chunk.parent].name)) {
+    Fail(who + " is there without its parent");
+  }
+  if (tier_->Parent(*found).has_value() != chunk.parent.has_value()) {
+    Fail(who + " has another parent");
+  }
+  ReadAll(index, *std::move(found), [this, index](std::string wrong, uint64_t attempt) {
+    if (!wrong.empty()) return Fail("after the restart: " + wrong);
+    chunks_[index].present = true;
+    chunks_[index].last_acknowledged = attempt;
+  });
+}
+
+void Simulation::StartWrite(size_t index) {
+  Chunk& chunk = chunks_[index];
+  if (chunk.writing) return;
+  chunk.writing = true;
+  const uint64_t attempt = ++chunk.attempts;
+  auto content = std::make_shared<Content>(ContentOf(index, attempt));
+  DiskWrite write;
+  write.name = chunk.name;
+  if (chunk.parent) write.parent = chunks_[*chunk.parent].name;
+  write.geometry = geometries_[chunk.geometry];
+  for (const auto& abstract : content->abstracts)
+    write.abstracts.push_back(abstract.data());
+  size_t page = 0;
+  for (uint32_t layer = 0; layer < write.geometry->layers.size(); ++layer) {
+    for (uint32_t head = 0; head < write.geometry->layers[layer].kv_heads; ++head) {
+      const auto& bytes = content->pages[page++];
+      write.pages.push_back(bytes.data());
+      write.page_crcs.push_back(kernels::Crc32c(
+          PageSeed(chunk.name, LayerIndex(layer), head), bytes.data(), bytes.size()));
+    }
+  }
+  write.keep = content;
+  ++callbacks_expected_;
+  const bool was_there = tier_->Contains(chunk.name);
+  tier_->Write(std::move(write), [this, index, attempt,
+                                  was_there](absl::StatusOr<DiskChunk> done) {
+    --callbacks_expected_;
+    Chunk& written = chunks_[index];
+    written.writing = false;
+    if (!done.ok()) {
+      const bool allowed = absl::IsFailedPrecondition(done.status()) ||
+                           absl::IsResourceExhausted(done.status()) || files_->is_off();
+      if (!allowed) Fail("write: " + done.status().ToString());
+      return;
+    }
+    if (!was_there) {
+      written.last_acknowledged = attempt;
+      ++acknowledged_in_cycle_;
+      ++result_.acknowledged;
+    }
+    written.present = true;
+    if (Below(random_, 4) == 0) pinned_.push_back(*std::move(done));
+  });
+}
+
+void Simulation::StartRead(size_t index) {
+  std::optional<DiskChunk> found = tier_->Find(chunks_[index].name);
+  if (!found) return;
+  ReadAll(index, *std::move(found), [this](std::string wrong, uint64_t) {
+    if (!wrong.empty() && !files_->is_off()) Fail(wrong);
+  });
+}
+
+void Simulation::StartRemove(size_t index) {
+  if (!tier_->Contains(chunks_[index].name)) return;
+  ++callbacks_expected_;
+  tier_->Remove(chunks_[index].name, [this](absl::Status status) {
+    --callbacks_expected_;
+    if (status.ok()) ++removed_in_cycle_;
+  });
+}
+
+bool Simulation::Step() {
+  const bool executor_first = Below(random_, 2) == 0;
+  if (executor_first && executor_.Step(random_)) return true;
+  if (io_->Step(random_)) return true;
+  return !executor_first && executor_.Step(random_);
+}
+
+void Simulation::Drain() {
+  while (Step() || executor_.Step(random_)) {
+  }
+}
+
+void Simulation::Work() {
+  const uint64_t actions = Below(random_, 40);
+  // Near chunks follow each other, as in a prefill; sometimes one jumps elsewhere.
+  size_t at = Below(random_, chunks_.size());
+  for (uint64_t i = 0; i < actions && !files_->is_off(); ++i) {
+    at = Below(random_, 4) == 0 ? Below(random_, chunks_.size())
+                                : (at + 1) % chunks_.size();
+    const uint64_t action = Below(random_, 10);
+    if (action < 6) StartWrite(at);
+    if (action == 6 || action == 7) StartRead(at);
+    if (action == 8) StartRemove(at);
+    if (action == 9 && !pinned_.empty()) pinned_.pop_back();
+    for (uint64_t steps = Below(random_, 12); steps > 0; --steps) Step();
+    if (pinned_.size() > 6) pinned_.erase(pinned_.begin());
+  }
+  if (Below(random_, 3) != 0 || files_->is_off()) return;
+  Drain();
+  if (files_->is_off()) return;
+  pinned_.clear();
+  Drain();
+  if (!files_->is_off()) CheckCounts();
+}
+
+void Simulation::CheckCounts() {
+  const DiskStats stats = tier_->Stats();
+  const uint64_t expected =
+      found_at_open_ + acknowledged_in_cycle_ - stats.evicted_chunks - removed_in_cycle_;
+  if (stats.chunks != expected) {
+    Fail("there are " + std::to_string(stats.chunks) + " chunks instead of " +
+         std::to_string(expected));
+  }
+  if (stats.lost_chunks != 0) Fail("chunks were lost without a bad disk");
+  const uint64_t of_spaces = tier_->UsedBytes("a") + tier_->UsedBytes("b");
+  if (stats.used_bytes != of_spaces) {
+    Fail("extents of " + std::to_string(stats.used_bytes) +
+         " bytes are in use by chunks of " + std::to_string(of_spaces));
+  }
+  if (stats.segment_bytes != io_->total_bytes() || stats.segment_bytes > kCapacity) {
+    Fail("segments of " + std::to_string(stats.segment_bytes) + " bytes");
+  }
+  if (callbacks_expected_ != 0) Fail("a callback didn't come");
+}
+
+void Simulation::Crash() {
+  if (files_->is_off()) ++result_.crashes_in_catalog;
+  // What was not found any more when power went may be found again or not.
+  for (Chunk& chunk : chunks_) {
+    if (tier_ != nullptr && !tier_->Contains(chunk.name)) chunk.present = false;
+  }
+  files_image_ = files_->PowerOff(random_);
+  io_->PowerOff(random_);
+  segments_ = io_->Images();
+  Close();
+  if (callbacks_expected_ != 0) Fail("a callback didn't come at the power failure");
+}
+
+void Simulation::Close() {
+  if (tier_ != nullptr) result_.evicted += tier_->Stats().evicted_chunks;
+  if (io_ != nullptr) Drain();
+  pinned_.clear();
+  if (io_ != nullptr) Drain();
+  tier_.reset();
+  io_.reset();
+  files_.reset();
+}
+
+}  // namespace kvtier::tiers::sim
