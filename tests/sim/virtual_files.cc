@@ -345,6 +345,18 @@ class FileSystem final : public rocksdb::FileSystem {
   const StateRef state_;
 };
 
+// RocksDB pauses for a second after an error in its background: not in virtual time.
+class VirtualEnv final : public rocksdb::EnvWrapper {
+ public:
+  explicit VirtualEnv(const std::shared_ptr<rocksdb::FileSystem>& files)
+      : EnvWrapper(rocksdb::NewCompositeEnv(files)) {
+    file_system_ = files;
+  }
+  void SleepForMicroseconds(int micros) override {
+    EnvWrapper::SleepForMicroseconds(std::min(micros, 50));
+  }
+};
+
 class VirtualFilesImpl final : public VirtualFiles {
  public:
   explicit VirtualFilesImpl(const FileImages& images)
@@ -353,7 +365,7 @@ class VirtualFilesImpl final : public VirtualFiles {
       state_->names[path] = std::make_shared<File>(File{bytes, bytes.size()});
     }
     state_->durable_names = state_->names;
-    env_ = rocksdb::NewCompositeEnv(std::make_shared<FileSystem>(state_));
+    env_ = std::make_unique<VirtualEnv>(std::make_shared<FileSystem>(state_));
   }
   rocksdb::Env* env() override { return env_.get(); }
   void PowerOffAfter(uint64_t operations) override {
