@@ -40,7 +40,6 @@ print(*sizes)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_is_flat(socket, request):
     folder = request.path.parent
     out = subprocess.run(
