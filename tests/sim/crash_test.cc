@@ -11,7 +11,7 @@
 namespace kvtier::tiers::sim {
 namespace {
 
-constexpr uint64_t kSeeds = 20;
+constexpr uint64_t kSeeds = 40;
 constexpr uint64_t kCyclesPerSeed = 100;
 
 class CrashTest : public ::testing::TestWithParam<uint64_t> {};

@@ -330,6 +330,10 @@ void DiskEngine::CommitWrite(const WriteRef& op, Later* later) {
               later);
     return;
   }
+  if (catalog_fault_.active) {
+    FailWrite(op, absl::UnavailableError(catalog_fault_.message), later);
+    return;
+  }
   op->queued = true;
   Change change;
   change.change = PutOf(*op, CatalogChange::Kind::kPutChunk);
