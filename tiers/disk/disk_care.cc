@@ -91,13 +91,23 @@ void DiskEngine::RetryCatalog() {
 }
 
 void DiskEngine::RetryUnreadable(Later* later) {
-  for (const auto& [name, generation] : std::exchange(unreadable_, {})) {
-    const Index index = table_.Find(name);
-    if (index == ChunkTable::kNone || table_[index].generation != generation) continue;
-    // Marked again if it fails again.
-    table_[index].unreadable = false;
-    StartRead(WholeChunk(index, IoPriority::kScrub, [](const absl::Status&) {}), later);
+  std::erase_if(unreadable_, [this](const auto& chunk) {
+    const Index index = table_.Find(chunk.first);
+    return index == ChunkTable::kNone || table_[index].generation != chunk.second;
+  });
+  if (unreadable_.empty()) Recover(read_fault_);
+  for (const auto& [name, generation] : unreadable_) {
+    StartRead(
+        WholeChunk(table_.Find(name), IoPriority::kScrub, [](const absl::Status&) {}),
+        later);
   }
+}
+
+void DiskEngine::ReadsAgain(Index index) {
+  table_[index].unreadable = false;
+  std::erase_if(unreadable_,
+                [&](const auto& chunk) { return chunk.first == table_[index].name; });
+  if (unreadable_.empty()) Recover(read_fault_);
 }
 
 void DiskEngine::Scrub(Later* later) {

@@ -230,6 +230,7 @@ class DiskEngine final : public DiskTier {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Scrub(Later* later) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void RetryUnreadable(Later* later) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void ReadsAgain(Index index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void RetryCatalog() ABSL_LOCKS_EXCLUDED(mu_);
 
   // disk_tier.cc

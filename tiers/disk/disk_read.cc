@@ -191,8 +191,7 @@ void DiskEngine::FinishRead(const ReadRef& op) {
     ChunkTable::Entry& entry = table_[index];
     if (op->status.ok()) {
       if (op->page_crcs != nullptr) op->pin->page_crcs = op->page_crcs;
-      entry.unreadable = false;
-      if (!op->runs.empty()) Recover(read_fault_);
+      if (entry.unreadable) ReadsAgain(index);
     } else if (absl::IsDataLoss(op->status)) {
       if (entry.live) MarkLost(index, &later);
     } else if (!op->runs.empty() && !absl::IsCancelled(op->status)) {
