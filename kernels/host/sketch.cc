@@ -29,6 +29,46 @@ using DU32 = hn::RebindToUnsigned<DF>;
 using DU16 = hn::Rebind<uint16_t, DF>;
 using DBytes = hn::CappedTag<uint8_t, 32>;
 
+// y[i][t] = sign of i * (keys[t][i] - mean[i]) for i < dim; transposed in blocks of 4
+// x 4.
+void CentreColumnsKernel(const float* keys, size_t dim, size_t padded, const float* mean,
+                         float* y) {
+  size_t i = 0;
+#if HWY_TARGET != HWY_SCALAR
+  const hn::FixedTag<float, 4> d;
+  for (; i + 4 <= dim; i += 4) {
+    const float signs[4] = {RotationSign(i), RotationSign(i + 1), RotationSign(i + 2),
+                            RotationSign(i + 3)};
+    const auto sign = hn::LoadU(d, signs);
+    const auto centre = hn::LoadU(d, mean + i);
+    float* out = y + i * kSketchTokens;
+    for (size_t t = 0; t < kSketchTokens; t += 4) {
+      const float* in = keys + t * padded + i;
+      const auto a = hn::Mul(sign, hn::Sub(hn::LoadU(d, in), centre));
+      const auto b = hn::Mul(sign, hn::Sub(hn::LoadU(d, in + padded), centre));
+      const auto c = hn::Mul(sign, hn::Sub(hn::LoadU(d, in + 2 * padded), centre));
+      const auto e = hn::Mul(sign, hn::Sub(hn::LoadU(d, in + 3 * padded), centre));
+      const auto ab_lower = hn::InterleaveLower(d, a, b);
+      const auto ab_upper = hn::InterleaveUpper(d, a, b);
+      const auto ce_lower = hn::InterleaveLower(d, c, e);
+      const auto ce_upper = hn::InterleaveUpper(d, c, e);
+      hn::StoreU(hn::ConcatLowerLower(d, ce_lower, ab_lower), d, out + t);
+      hn::StoreU(hn::ConcatUpperUpper(d, ce_lower, ab_lower), d, out + kSketchTokens + t);
+      hn::StoreU(hn::ConcatLowerLower(d, ce_upper, ab_upper), d,
+                 out + 2 * kSketchTokens + t);
+      hn::StoreU(hn::ConcatUpperUpper(d, ce_upper, ab_upper), d,
+                 out + 3 * kSketchTokens + t);
+    }
+  }
+#endif
+  for (; i < dim; ++i) {
+    const float sign = RotationSign(i);
+    for (size_t t = 0; t < kSketchTokens; ++t) {
+      y[i * kSketchTokens + t] = sign * (keys[t * padded + i] - mean[i]);
+    }
+  }
+}
+
 // Codes rotated keys, y: [D][64], a column each: planes, and c of each token.
 void CodeColumnsKernel(const float* y, size_t rotated_dim, float* scales, uint8_t* high,
                        uint8_t* low) {
@@ -161,6 +201,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace kvtier::kernels {
 
+HWY_EXPORT(CentreColumnsKernel);
 HWY_EXPORT(CodeColumnsKernel);
 HWY_EXPORT(ScoreSketchKernel);
 
@@ -208,12 +249,7 @@ void EncodeSketch(const float* keys, size_t dim, uint16_t* mean_f16, uint8_t* sc
   FromF32(DType::kF16, mean, dim, reinterpret_cast<std::byte*>(mean_f16));
   // What is left is measured from the mean as it is stored.
   ToF32(DType::kF16, reinterpret_cast<const std::byte*>(mean_f16), dim, mean);
-  for (size_t i = 0; i < dim; ++i) {
-    const float sign = RotationSign(i);
-    for (size_t t = 0; t < kSketchTokens; ++t) {
-      y[i * kSketchTokens + t] = sign * (keys[t * padded + i] - mean[i]);
-    }
-  }
+  HWY_DYNAMIC_DISPATCH(CentreColumnsKernel)(keys, dim, padded, mean, y);
   std::fill_n(y + dim * kSketchTokens, (rotated_dim - dim) * kSketchTokens, 0.0f);
   HadamardColumns(y, rotated_dim, kSketchTokens);
   alignas(64) float token_scales[kSketchTokens];
