@@ -25,7 +25,7 @@ namespace kvtier::tiers {
 struct CatalogChange {
   enum class Kind : uint8_t { kPutChunk, kDeleteChunk, kPutGeometry };
   Kind kind = Kind::kPutChunk;
-  ChunkName name;
+  ChunkName name{};
   ChunkRecord record{};                    // of kPutChunk; its geometry of kPutGeometry
   const DiskGeometry* geometry = nullptr;  // of kPutGeometry
 };
