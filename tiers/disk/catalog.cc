@@ -53,6 +53,13 @@ rocksdb::Options MakeOptions(rocksdb::Env* env, uint64_t cache_bytes) {
   return options;
 }
 
+rocksdb::ReadOptions ScanOptions() {
+  rocksdb::ReadOptions options;
+  options.fill_cache = false;
+  options.readahead_size = 2 << 20;
+  return options;
+}
+
 }  // namespace
 
 Catalog::Catalog(std::string path, rocksdb::Env* env, uint64_t cache_bytes)
@@ -124,31 +131,35 @@ absl::Status Catalog::CheckSuperblock(bool* is_new) {
   return ToStatus(db_->Put(synced, key, EncodeSuperblock(superblock)), path_);
 }
 
-absl::Status Catalog::Load(
-    const std::function<void(uint32_t, DiskGeometry)>& on_geometry,
-    const std::function<void(const ChunkName&, const ChunkRecord&)>& on_chunk) {
-  rocksdb::ReadOptions options;
-  options.fill_cache = false;
-  options.readahead_size = 2 << 20;
-  const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(options));
-  const auto unreadable = [this](const char* what) {
-    return absl::DataLossError(absl::StrCat(
-        "catalog ", path_, ": ", what,
-        " can't be read; `kvtierd --wipe` empties the directory and starts afresh"));
-  };
+absl::Status Catalog::Unreadable(const char* what) const {
+  return absl::DataLossError(
+      absl::StrCat("catalog ", path_, ": ", what,
+                   " can't be read; `kvtierd --wipe` empties the directory and starts "
+                   "afresh"));
+}
+
+absl::Status Catalog::LoadGeometries(
+    const std::function<void(uint32_t, DiskGeometry)>& on_geometry) {
+  const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(ScanOptions()));
   for (it->Seek(rocksdb::Slice(&kGeometryKey, 1)); it->Valid(); it->Next()) {
     const std::optional<uint32_t> id = DecodeGeometryKey(it->key().ToStringView());
     if (!id) break;
     std::optional<DiskGeometry> geometry = DecodeGeometry(it->value().ToStringView());
-    if (!geometry) return unreadable("a geometry");
+    if (!geometry) return Unreadable("a geometry");
     on_geometry(*id, *std::move(geometry));
   }
+  return ToStatus(it->status(), path_);
+}
+
+absl::Status Catalog::LoadChunks(
+    const std::function<void(const ChunkName&, const ChunkRecord&)>& on_chunk) {
+  const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(ScanOptions()));
   for (it->Seek(rocksdb::Slice(&kChunkKey, 1)); it->Valid(); it->Next()) {
     const std::optional<ChunkName> name = DecodeChunkKey(it->key().ToStringView());
     if (!name) break;
     const std::optional<ChunkRecord> record =
         DecodeChunkRecord(it->value().ToStringView());
-    if (!record) return unreadable("a chunk's record");
+    if (!record) return Unreadable("a chunk's record");
     on_chunk(*name, *record);
   }
   return ToStatus(it->status(), path_);

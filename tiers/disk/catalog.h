@@ -47,9 +47,10 @@ class Catalog {
   // How often the directory was opened, this time included.
   uint32_t starts() const { return starts_; }
 
-  // Reads everything: geometries first. DataLoss: a record can't be read.
-  absl::Status Load(
-      const std::function<void(uint32_t, DiskGeometry)>& on_geometry,
+  // Read everything. DataLoss: a record can't be read.
+  absl::Status LoadGeometries(
+      const std::function<void(uint32_t, DiskGeometry)>& on_geometry);
+  absl::Status LoadChunks(
       const std::function<void(const ChunkName&, const ChunkRecord&)>& on_chunk);
 
   // All of them or none, in order, durably. After an error it is not known which, and
@@ -62,6 +63,7 @@ class Catalog {
   Catalog(std::string path, rocksdb::Env* env, uint64_t cache_bytes);
 
   absl::Status OpenDatabase();
+  absl::Status Unreadable(const char* what) const;
   absl::Status CheckSuperblock(bool* is_new);
 
   // Constant after construction.

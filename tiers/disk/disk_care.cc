@@ -91,10 +91,14 @@ void DiskEngine::RetryCatalog() {
 }
 
 void DiskEngine::RetryUnreadable(Later* later) {
-  std::erase_if(unreadable_, [this](const auto& chunk) {
-    const Index index = table_.Find(chunk.first);
-    return index == ChunkTable::kNone || table_[index].generation != chunk.second;
-  });
+  std::vector<std::pair<ChunkName, uint64_t>> still;
+  for (const auto& [name, generation] : unreadable_) {
+    const Index index = table_.Find(name);
+    if (index != ChunkTable::kNone && table_[index].generation == generation) {
+      still.emplace_back(name, generation);
+    }
+  }
+  unreadable_ = std::move(still);
   if (unreadable_.empty()) Recover(read_fault_);
   for (const auto& [name, generation] : unreadable_) {
     StartRead(
@@ -105,8 +109,8 @@ void DiskEngine::RetryUnreadable(Later* later) {
 
 void DiskEngine::ReadsAgain(Index index) {
   table_[index].unreadable = false;
-  std::erase_if(unreadable_,
-                [&](const auto& chunk) { return chunk.first == table_[index].name; });
+  const ChunkName& name = table_[index].name;
+  std::erase_if(unreadable_, [&name](const auto& chunk) { return chunk.first == name; });
   if (unreadable_.empty()) Recover(read_fault_);
 }
 

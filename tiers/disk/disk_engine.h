@@ -142,6 +142,9 @@ class DiskEngine final : public DiskTier {
   // disk_open.cc
   absl::Status LoadSegments(bool catalog_is_new) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status LoadChunks() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Counts children. Returns who has lost an ancestor.
+  std::vector<bool> LinkParents(const std::vector<std::optional<ChunkName>>& parents)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status ShrinkToCapacity() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::StatusOr<uint16_t> GeometryId(const DiskGeometry& geometry)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

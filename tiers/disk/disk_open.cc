@@ -87,49 +87,42 @@ absl::StatusOr<uint16_t> DiskEngine::GeometryId(const DiskGeometry& geometry) {
 }
 
 absl::Status DiskEngine::LoadChunks() {
+  std::vector<std::pair<uint32_t, DiskGeometry>> geometries;
+  absl::Status status = catalog_->LoadGeometries([&](uint32_t id, DiskGeometry geometry) {
+    geometries.emplace_back(id, std::move(geometry));
+  });
+  if (!status.ok()) return status;
+  for (const auto& [id, geometry] : geometries) {
+    // The ids are ours; a mad one is left to its chunks' check.
+    if (id < kGeometriesMax) AddGeometry(id, geometry, /*persisted=*/true);
+  }
   std::vector<std::optional<ChunkName>> parents;  // [index]
   std::vector<CatalogChange> deletes;
-  const auto drop = [&](const ChunkName& name) {
-    ++counts_.lost_chunks;
+  const auto drop = [&deletes](const ChunkName& name) {
     deletes.push_back({.kind = CatalogChange::Kind::kDeleteChunk, .name = name});
   };
-  absl::Status status = catalog_->Load(
-      [this](uint32_t id, DiskGeometry geometry) {
-        // The ids are ours; a mad one is left to its chunks' check.
-        if (id < kGeometriesMax) AddGeometry(id, geometry, /*persisted=*/true);
-      },
-      [&, this](const ChunkName& name, const ChunkRecord& record) {
-        if (record.geometry >= geometries_.size() ||
-            !geometries_[record.geometry]->persisted ||
-            !space_.Claim(record.place, record.geometry,
-                          geometries_[record.geometry]->layout.extent_bytes())) {
-          return drop(name);
-        }
-        ChunkTable::Entry entry;
-        entry.name = name;
-        entry.generation = record.generation;
-        entry.last_use = record.generation;
-        entry.place = record.place;
-        entry.geometry = static_cast<uint16_t>(record.geometry);
-        entry.approximate = record.approximate;
-        entry.owns_extent = true;
-        table_.Add(entry);
-        parents.push_back(record.parent);
-      });
+  status = catalog_->LoadChunks(
+      [&](const ChunkName& name, const ChunkRecord& record)
+          ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+            if (record.geometry >= geometries_.size() ||
+                !geometries_[record.geometry]->persisted ||
+                !space_.Claim(record.place, record.geometry,
+                              geometries_[record.geometry]->layout.extent_bytes())) {
+              return drop(name);
+            }
+            ChunkTable::Entry entry;
+            entry.name = name;
+            entry.generation = record.generation;
+            entry.last_use = record.generation;
+            entry.place = record.place;
+            entry.geometry = static_cast<uint16_t>(record.geometry);
+            entry.approximate = record.approximate;
+            entry.owns_extent = true;
+            table_.Add(entry);
+            parents.push_back(record.parent);
+          });
   if (!status.ok()) return status;
-  std::vector<bool> orphan(parents.size());
-  for (Index index = 0; index < parents.size(); ++index) {
-    if (!parents[index]) continue;
-    table_[index].parent = table_.Find(*parents[index]);
-    orphan[index] = table_[index].parent == ChunkTable::kNone;
-  }
-  const std::vector<bool> lost = table_.WithDescendants(
-      [&](Index index, const ChunkTable::Entry&) -> bool { return orphan[index]; });
-  for (Index index = 0; index < parents.size(); ++index) {
-    ChunkTable::Entry& entry = table_[index];
-    if (!lost[index] && entry.parent != ChunkTable::kNone)
-      ++table_[entry.parent].children;
-  }
+  const std::vector<bool> lost = LinkParents(parents);
   for (Index index = 0; index < parents.size(); ++index) {
     if (!lost[index]) {
       table_.UpdateOrder(index);
@@ -141,7 +134,29 @@ absl::Status DiskEngine::LoadChunks() {
     table_.MakeDead(index);
     table_.Free(index);
   }
+  counts_.lost_chunks += deletes.size();
   return deletes.empty() ? absl::OkStatus() : catalog_->Write(deletes);
+}
+
+std::vector<bool> DiskEngine::LinkParents(
+    const std::vector<std::optional<ChunkName>>& parents) {
+  std::vector<bool> orphan(parents.size());
+  for (Index index = 0; index < parents.size(); ++index) {
+    if (!parents[index]) continue;
+    ChunkTable::Entry& entry = table_[index];
+    entry.parent = table_.Find(*parents[index]);
+    // A parent is always written before: no bad record makes a circle.
+    orphan[index] = entry.parent == ChunkTable::kNone ||
+                    table_[entry.parent].generation >= entry.generation;
+    if (orphan[index]) entry.parent = ChunkTable::kNone;
+  }
+  std::vector<bool> lost = table_.WithDescendants(
+      [&](Index index, const ChunkTable::Entry&) -> bool { return orphan[index]; });
+  for (Index index = 0; index < parents.size(); ++index) {
+    const Index parent = table_[index].parent;
+    if (!lost[index] && parent != ChunkTable::kNone) ++table_[parent].children;
+  }
+  return lost;
 }
 
 absl::Status DiskEngine::ShrinkToCapacity() {

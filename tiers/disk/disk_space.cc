@@ -14,7 +14,7 @@ bool DiskEngine::MakeRoom(GeometryState& geometry, Later* later) {
   const uint64_t per_segment = segment_bytes_ / extent_bytes;
   // A geometry without a segment would have nothing to evict.
   if (TakeSegment(geometry, Reason::kShare, later)) return true;
-  const auto coming = [&] {
+  const auto coming = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     return geometry.leaving_extents + space_.PromisedExtents(geometry.id, extent_bytes);
   };
   while (coming() < geometry.waiting.size()) {
@@ -132,7 +132,7 @@ bool DiskEngine::TakeSegment(GeometryState& geometry, Reason reason, Later* late
 
 std::map<SegmentNumber, DiskEngine::SegmentHeat> DiskEngine::SegmentHeats() const {
   std::map<SegmentNumber, SegmentHeat> heats;
-  const auto block = [&](Index index) {
+  const auto block = [&](Index index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     for (; index != ChunkTable::kNone; index = table_[index].parent) {
       heats[table_[index].place.segment].blocked = true;
     }
@@ -161,9 +161,10 @@ std::vector<DiskEngine::Index> DiskEngine::ContentsOf(SegmentNumber segment) con
     if (picked[index] && table_[index].live) contents.push_back(index);
   }
   // A child is always written after its parent.
-  std::sort(contents.begin(), contents.end(), [this](Index a, Index b) {
-    return table_[a].generation > table_[b].generation;
-  });
+  std::sort(contents.begin(), contents.end(),
+            [this](Index a, Index b) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+              return table_[a].generation > table_[b].generation;
+            });
   return contents;
 }
 
@@ -220,9 +221,10 @@ void DiskEngine::MarkLost(Index index, Later* later) {
   for (Index i = 0; i < picked.size(); ++i) {
     if (picked[i] && table_[i].live) lost.push_back(i);
   }
-  std::sort(lost.begin(), lost.end(), [this](Index a, Index b) {
-    return table_[a].generation > table_[b].generation;
-  });
+  std::sort(lost.begin(), lost.end(),
+            [this](Index a, Index b) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+              return table_[a].generation > table_[b].generation;
+            });
   for (const Index i : lost) RemoveEntry(i, {}, later);
 }
 

@@ -1,58 +1,14 @@
 // A chunk's way to the disk.
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "kernels/host/checksum.h"
 #include "tiers/disk/disk_engine.h"
+#include "tiers/disk/extent_writer.h"
 
 namespace kvtier::tiers {
 namespace {
-
-// Staging and requests of a write are pieces of at most this.
-constexpr uint64_t kPieceBytes = uint64_t{1} << 20;
-
-std::vector<uint64_t> PieceSizes(uint64_t bytes) {
-  std::vector<uint64_t> sizes;
-  for (uint64_t at = 0; at < bytes; at += kPieceBytes) {
-    sizes.push_back(std::min(kPieceBytes, bytes - at));
-  }
-  return sizes;
-}
-
-// Writes an extent's bytes from first to last into its pieces.
-class PieceWriter {
- public:
-  explicit PieceWriter(std::vector<BlockIo::Buffer>& pieces) : pieces_(pieces) {}
-
-  void Copy(const std::byte* from, uint64_t bytes) {
-    ForEach(bytes, [&](std::byte* to, uint64_t part) {
-      std::memcpy(to, from, part);
-      from += part;
-    });
-  }
-  void PadToUnit() {
-    ForEach(RoundUpToUnit(at_) - at_,
-            [](std::byte* to, uint64_t part) { std::memset(to, 0, part); });
-  }
-
- private:
-  template <typename F>
-  void ForEach(uint64_t bytes, F f) {
-    while (bytes > 0) {
-      const uint64_t in_piece = at_ % kPieceBytes;
-      const uint64_t part = std::min(bytes, kPieceBytes - in_piece);
-      f(pieces_[at_ / kPieceBytes].data() + in_piece, part);
-      at_ += part;
-      bytes -= part;
-    }
-  }
-
-  std::vector<BlockIo::Buffer>& pieces_;
-  uint64_t at_ = 0;
-};
 
 absl::Status CheckShape(const DiskWrite& write, const ExtentLayout& layout) {
   if (write.abstracts.size() != layout.layer_count() ||
@@ -161,7 +117,7 @@ void DiskEngine::PumpGeometry(GeometryState& geometry, Later* later) {
       continue;
     }
     const absl::Status staged =
-        write_staging_.Take(PieceSizes(extent_bytes), &op->buffers);
+        write_staging_.Take(ExtentPieceSizes(extent_bytes), &op->buffers);
     // Somebody's staging comes back, and with it another call.
     if (absl::IsResourceExhausted(staged)) return;
     geometry.waiting.pop_front();
@@ -180,42 +136,15 @@ void DiskEngine::PumpGeometry(GeometryState& geometry, Later* later) {
 }
 
 void DiskEngine::Fill(const WriteRef& op) {
-  const DiskWrite& write = op->write;
-  const DiskGeometry& geometry = op->geometry->geometry;
   const ExtentLayout& layout = op->geometry->layout;
-  ExtentHeader header{.name = write.name,
-                      .parent = write.parent,
-                      .approximate = write.approximate,
-                      .geometry = op->geometry->id,
-                      .generation = op->generation,
-                      .abstracts_crc = AbstractsSeed(write.name, op->generation),
-                      .page_crcs = write.page_crcs};
-  for (uint32_t layer = 0; layer < geometry.layers.size(); ++layer) {
-    header.abstracts_crc = kernels::Crc32c(header.abstracts_crc, write.abstracts[layer],
-                                           geometry.layers[layer].abstract_bytes);
-  }
-  std::vector<std::byte> head(layout.header_bytes());
-  EncodeExtentHeader(header, layout, absl::MakeSpan(head));
-  PieceWriter writer(op->buffers);
-  writer.Copy(head.data(), head.size());
-  for (uint32_t layer = 0; layer < geometry.layers.size(); ++layer) {
-    writer.Copy(write.abstracts[layer], geometry.layers[layer].abstract_bytes);
-  }
-  writer.PadToUnit();
-  const std::byte* const* page = write.pages.data();
-  for (const DiskGeometry::Layer& layer : geometry.layers) {
-    for (uint32_t head = 0; head < layer.kv_heads; ++head) {
-      writer.Copy(*page++, layer.page_bytes);
-      writer.PadToUnit();
-    }
-  }
+  FillExtent(op->write, op->geometry->id, op->generation, layout, op->buffers);
   Later later;
   {
     MutexLock lock(&mu_);
     uint64_t offset = space_.OffsetOf(*op->extent);
     uint64_t left = layout.extent_bytes();
     for (BlockIo::Buffer& buffer : op->buffers) {
-      const uint64_t bytes = std::min(kPieceBytes, left);
+      const uint64_t bytes = std::min(kExtentPieceBytes, left);
       later.io.push_back(
           {.kind = IoKind::kWrite,
            .priority = IoPriority::kWriteBehind,
