@@ -35,12 +35,17 @@ TEST_P(CrashTest, NothingIsLostOrWrong) {
 
 INSTANTIATE_TEST_SUITE_P(Seeds, CrashTest, ::testing::Range<uint64_t>(1, 1 + kSeeds));
 
+constexpr uint64_t kBugCycles = 200;
+
 // Runs seeds until one shows the bug.
 std::string FindBug(DiskBug bug) {
-  for (uint64_t seed = 1; seed <= 10; ++seed) {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
     Simulation simulation(seed, bug);
-    const SimulationResult result = simulation.Run(200);
-    if (!result.failure.empty()) return result.failure;
+    const SimulationResult result = simulation.Run(kBugCycles);
+    if (result.failure.empty()) continue;
+    std::cout << "found after " << (seed - 1) * kBugCycles + result.cycles
+              << " cycles: " << result.failure << "\n";
+    return result.failure;
   }
   return "";
 }

@@ -10,7 +10,7 @@
 namespace kvtier::tiers::sim {
 namespace {
 
-constexpr size_t kChunks = 90;
+constexpr size_t kChunks = 160;
 // With 32 segments in it, of 32 KiB each, beside the catalog's allowance.
 constexpr uint64_t kCapacity = 1200 << 10;
 
@@ -237,6 +237,16 @@ void Simulation::CheckChunk(size_t index) {
   });
 }
 
+// Most writes continue something that is there, or is being written.
+size_t Simulation::Writable(size_t index) {
+  if (Below(random_, 8) == 0) return index;
+  while (const std::optional<size_t> parent = chunks_[index].parent) {
+    if (chunks_[*parent].writing || tier_->Contains(chunks_[*parent].name)) break;
+    index = *parent;
+  }
+  return index;
+}
+
 void Simulation::StartWrite(size_t index) {
   Chunk& chunk = chunks_[index];
   if (chunk.writing) return;
@@ -312,18 +322,18 @@ void Simulation::Drain() {
 }
 
 void Simulation::Work() {
-  const uint64_t actions = Below(random_, 40);
+  const uint64_t actions = Below(random_, 60);
   // Near chunks follow each other, as in a prefill; sometimes one jumps elsewhere.
   size_t at = Below(random_, chunks_.size());
   for (uint64_t i = 0; i < actions && !files_->is_off(); ++i) {
     at = Below(random_, 4) == 0 ? Below(random_, chunks_.size())
                                 : (at + 1) % chunks_.size();
     const uint64_t action = Below(random_, 10);
-    if (action < 6) StartWrite(at);
+    if (action < 6) StartWrite(Writable(at));
     if (action == 6 || action == 7) StartRead(at);
     if (action == 8) StartRemove(at);
     if (action == 9 && !pinned_.empty()) pinned_.pop_back();
-    for (uint64_t steps = Below(random_, 12); steps > 0; --steps) Step();
+    for (uint64_t steps = Below(random_, 8); steps > 0; --steps) Step();
     if (pinned_.size() > 6) pinned_.erase(pinned_.begin());
   }
   if (Below(random_, 3) != 0 || files_->is_off()) return;

@@ -88,6 +88,7 @@ class Simulation {
   void Check();
   void CheckChunk(size_t index);
   void Work();
+  size_t Writable(size_t index);
   void StartWrite(size_t index);
   void StartRead(size_t index);
   void StartRemove(size_t index);
