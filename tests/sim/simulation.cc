@@ -271,25 +271,27 @@ void Simulation::StartWrite(size_t index) {
   write.keep = content;
   ++callbacks_expected_;
   const bool was_there = tier_->Contains(chunk.name);
-  tier_->Write(std::move(write), [this, index, attempt,
-                                  was_there](absl::StatusOr<DiskChunk> done) {
-    --callbacks_expected_;
-    Chunk& written = chunks_[index];
-    written.writing = false;
-    if (!done.ok()) {
-      const bool allowed = absl::IsFailedPrecondition(done.status()) ||
-                           absl::IsResourceExhausted(done.status()) || files_->is_off();
-      if (!allowed) Fail("write: " + done.status().ToString());
-      return;
-    }
-    if (!was_there) {
-      written.last_acknowledged = attempt;
-      ++acknowledged_in_cycle_;
-      ++result_.acknowledged;
-    }
-    written.present = true;
-    if (Below(random_, 4) == 0) pinned_.push_back(*std::move(done));
-  });
+  tier_->Write(std::move(write),
+               [this, index, attempt, was_there](absl::StatusOr<DiskChunk> done) {
+                 --callbacks_expected_;
+                 Chunk& written = chunks_[index];
+                 written.writing = false;
+                 if (!done.ok()) {
+                   const bool allowed = absl::IsFailedPrecondition(done.status()) ||
+                                        absl::IsResourceExhausted(done.status()) ||
+                                        (faulty_ && absl::IsUnavailable(done.status())) ||
+                                        files_->is_off();
+                   if (!allowed) Fail("write: " + done.status().ToString());
+                   return;
+                 }
+                 if (!was_there) {
+                   written.last_acknowledged = attempt;
+                   ++acknowledged_in_cycle_;
+                   ++result_.acknowledged;
+                 }
+                 written.present = true;
+                 if (Below(random_, 4) == 0) pinned_.push_back(*std::move(done));
+               });
 }
 
 void Simulation::StartRead(size_t index) {
@@ -321,7 +323,41 @@ void Simulation::Drain() {
   }
 }
 
+// Write and sync errors, a full disk; and time, in which the tier tries again.
+void Simulation::Disturb() {
+  const absl::Status error = absl::UnavailableError("disturbed");
+  switch (Below(random_, 4)) {
+    case 0:
+      io_->FailNext(IoKind::kWrite, 1, error);
+      break;
+    case 1:
+      io_->FailNext(IoKind::kSync, 1, error);
+      break;
+    case 2:
+      files_->SetFull(Below(random_, 2) == 0);
+      break;
+    case 3:
+      now_ += absl::Minutes(2);
+      tier_->Tick(now_);
+      break;
+  }
+}
+
+// After this the tier is as good as new.
+void Simulation::EndDisturbances() {
+  if (!faulty_) return;
+  io_->FailNext(IoKind::kWrite, 0, absl::OkStatus());
+  io_->FailNext(IoKind::kSync, 0, absl::OkStatus());
+  files_->SetFull(false);
+  for (int i = 0; i < 3; ++i) {
+    now_ += absl::Minutes(2);
+    tier_->Tick(now_);
+    Drain();
+  }
+}
+
 void Simulation::Work() {
+  faulty_ = Below(random_, 4) == 0;
   const uint64_t actions = Below(random_, 60);
   // Near chunks follow each other, as in a prefill; sometimes one jumps elsewhere.
   size_t at = Below(random_, chunks_.size());
@@ -333,6 +369,7 @@ void Simulation::Work() {
     if (action == 6 || action == 7) StartRead(at);
     if (action == 8) StartRemove(at);
     if (action == 9 && !pinned_.empty()) pinned_.pop_back();
+    if (faulty_ && Below(random_, 6) == 0) Disturb();
     for (uint64_t steps = Below(random_, 8); steps > 0; --steps) Step();
     if (pinned_.size() > 6) pinned_.erase(pinned_.begin());
   }
@@ -341,6 +378,7 @@ void Simulation::Work() {
   if (files_->is_off()) return;
   pinned_.clear();
   Drain();
+  EndDisturbances();
   if (!files_->is_off()) CheckCounts();
 }
 

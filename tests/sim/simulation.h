@@ -18,6 +18,9 @@
 //   - the bytes in use are the sum of the chunks' extents, once nothing is under way
 //   - every callback comes once
 //
+// In a quarter of the cycles writes, syncs and the catalog's files also fail at random,
+// without a power failure; afterwards the tier must be whole again.
+//
 // A failed check throws nothing: it is recorded in `failure`, with the seed.
 
 #ifndef KVTIER_TESTS_SIM_SIMULATION_H_
@@ -92,6 +95,8 @@ class Simulation {
   void StartWrite(size_t index);
   void StartRead(size_t index);
   void StartRemove(size_t index);
+  void Disturb();
+  void EndDisturbances();
   void Crash();
   void Close();
   void CheckCounts();
@@ -122,6 +127,8 @@ class Simulation {
   StepExecutor executor_;
   std::unique_ptr<DiskTier> tier_;
   std::vector<DiskChunk> pinned_;
+  bool faulty_ = false;  // errors are injected in this cycle
+  absl::Time now_ = absl::FromUnixSeconds(1000);
   uint64_t callbacks_expected_ = 0;
   uint64_t acknowledged_in_cycle_ = 0;
   uint64_t removed_in_cycle_ = 0;
