@@ -187,7 +187,8 @@ absl::Status Catalog::Write(const std::vector<CatalogChange>& changes) {
 }
 
 absl::Status Catalog::Recover() {
-  if (db_ != nullptr && db_->Resume().ok()) return absl::OkStatus();
+  // Not DB::Resume: it writes on to files that had an error, which RocksDB asserts
+  // against.
   db_.reset();
   return OpenDatabase();
 }

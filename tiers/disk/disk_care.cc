@@ -70,13 +70,11 @@ void DiskEngine::Tick(absl::Time now) {
 
 void DiskEngine::RetryCatalog() {
   absl::Status status = catalog_->Recover();
-  std::vector<Change> none;
   if (status.ok()) {
     {
       MutexLock lock(&mu_);
       catalog_fault_.active = false;
     }
-    // Even without changes it shows that the catalog takes writes.
     RunCatalog();
     return;
   }

@@ -33,7 +33,7 @@ void DiskEngine::RunCatalog() {
     }
   }
   for (const Change& change : changes) batch.push_back(change.change);
-  const absl::Status status = catalog_->Write(batch);
+  const absl::Status status = batch.empty() ? absl::OkStatus() : catalog_->Write(batch);
   OnCatalogDone(std::move(changes), geometries, status);
 }
 
