@@ -326,7 +326,7 @@ void Simulation::Drain() {
 // Write and sync errors, a full disk; and time, in which the tier tries again.
 void Simulation::Disturb() {
   const absl::Status error = absl::UnavailableError("disturbed");
-  switch (Below(random_, 4)) {
+  switch (Below(random_, 5)) {
     case 0:
       io_->FailNext(IoKind::kWrite, 1, error);
       break;
@@ -337,6 +337,9 @@ void Simulation::Disturb() {
       files_->SetFull(Below(random_, 2) == 0);
       break;
     case 3:
+      files_->SetSyncsFail(Below(random_, 2) == 0);
+      break;
+    default:
       now_ += absl::Minutes(2);
       tier_->Tick(now_);
       break;
@@ -349,6 +352,7 @@ void Simulation::EndDisturbances() {
   io_->FailNext(IoKind::kWrite, 0, absl::OkStatus());
   io_->FailNext(IoKind::kSync, 0, absl::OkStatus());
   files_->SetFull(false);
+  files_->SetSyncsFail(false);
   for (int i = 0; i < 3; ++i) {
     now_ += absl::Minutes(2);
     tier_->Tick(now_);

@@ -59,6 +59,7 @@ struct State {
   std::set<std::string> locks;
   bool off = false;
   bool full = false;
+  bool syncs_fail = false;
   uint64_t operations_left = UINT64_MAX;
 
   IOStatus Check() const {
@@ -146,6 +147,7 @@ class WritableFile final : public rocksdb::FSWritableFile {
   IOStatus Sync(const IOOptions&, IODebugContext*) override {
     std::lock_guard<std::mutex> lock(state_->mu);
     if (IOStatus s = state_->Change(); !s.ok()) return s;
+    if (state_->syncs_fail) return IOStatus::IOError("a sync failed");
     file_->synced = file_->bytes.size();
     return IOStatus::OK();
   }
@@ -406,6 +408,10 @@ class VirtualFilesImpl final : public VirtualFiles {
   void SetFull(bool full) override {
     std::lock_guard<std::mutex> lock(state_->mu);
     state_->full = full;
+  }
+  void SetSyncsFail(bool fail) override {
+    std::lock_guard<std::mutex> lock(state_->mu);
+    state_->syncs_fail = fail;
   }
 
  private:

@@ -38,6 +38,8 @@ class VirtualFiles {
   virtual FileImages Images() const = 0;
   // Changes fail for lack of space while this is set.
   virtual void SetFull(bool full) = 0;
+  // Syncs of files fail while this is set; what was appended may survive all the same.
+  virtual void SetSyncsFail(bool fail) = 0;
 };
 
 }  // namespace kvtier::tiers::sim
