@@ -195,6 +195,11 @@ void VirtualBlockIo::HoldBuffers(bool hold) {
   hold_ = hold;
 }
 
+size_t VirtualBlockIo::held() const {
+  std::lock_guard<std::mutex> lock(mu_);
+  return held_.size();
+}
+
 void VirtualBlockIo::ReleaseHeld() {
   std::vector<std::function<void()>> held;
   {

@@ -73,6 +73,7 @@ class VirtualBlockIo final : public BlockIo {
   // As FailNext: they complete, but give their buffers back only with ReleaseHeld.
   void HoldBuffers(bool hold);
   void ReleaseHeld();
+  size_t held() const;
   // CreateSegment fails with this; OK means it works again.
   void SetCreateError(absl::Status status);
   // Changes a byte that is on the disk.

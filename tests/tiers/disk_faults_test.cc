@@ -151,6 +151,7 @@ TEST_F(DiskFaultsTest, WhatTheDeviceMayStillWriteIsNotReused) {
   io_->FailNext(IoKind::kWrite, 1, absl::DeadlineExceededError("the device hangs"));
   EXPECT_EQ(WriteAndRelease(1).code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(tier_->Stats().used_bytes, kExtentBytes);
+  EXPECT_TRUE(Eventually([&] { return io_->held() == 1; }));
   io_->HoldBuffers(false);
   Pass(1);
   EXPECT_EQ(WriteAndRelease(2), absl::OkStatus());
