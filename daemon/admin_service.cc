@@ -1,9 +1,11 @@
 #include "daemon/admin_service.h"
 
+#include <limits>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "daemon/stats_messages.h"
+#include "daemon/stream_threads.h"
 #include "daemon/to_grpc_status.h"
 #include "daemon/watch_call.h"
 #include "kvtier/v1/admin.grpc.pb.h"
@@ -62,17 +64,43 @@ class AdminService final : public v1::Admin::CallbackService {
                             v1::UnpinResponse*) override {
     return Reply(call, NotServed("Unpin"));
   }
-  ServerUnaryReactor* Evict(CallbackServerContext* call, const v1::EvictRequest*,
-                            v1::EvictResponse*) override {
-    return Reply(call, NotServed("Evict"));
+  ServerUnaryReactor* Evict(CallbackServerContext* call, const v1::EvictRequest* request,
+                            v1::EvictResponse* response) override {
+    if (!request->namespace_name().empty()) {
+      return Reply(call, NotServed("Evict of one namespace"));
+    }
+    if (!request->tier().empty() && request->tier() != "host") {
+      return Reply(call, absl::InvalidArgumentError(absl::StrCat(
+                             "only the tier 'host' can be evicted from, not '",
+                             request->tier(), "'")));
+    }
+    const uint64_t all = std::numeric_limits<uint64_t>::max();
+    response->set_freed_bytes(
+        store_->Evict(request->bytes() == 0 ? all : request->bytes()));
+    return Reply(call, absl::OkStatus());
   }
   ServerUnaryReactor* SetQuota(CallbackServerContext* call, const v1::SetQuotaRequest*,
                                v1::SetQuotaResponse*) override {
     return Reply(call, NotServed("SetQuota"));
   }
-  ServerUnaryReactor* Verify(CallbackServerContext* call, const v1::VerifyRequest*,
-                             v1::VerifyResponse*) override {
-    return Reply(call, NotServed("Verify"));
+  ServerUnaryReactor* Verify(CallbackServerContext* call,
+                             const v1::VerifyRequest* request,
+                             v1::VerifyResponse* response) override {
+    if (!request->namespace_name().empty()) {
+      return Reply(call, NotServed("Verify of one namespace"));
+    }
+    ServerUnaryReactor* reactor = call->DefaultReactor();
+    // Minutes, at times: not on one of gRPC's threads.
+    absl::Status started = verifying_.Start([this, request, response, reactor] {
+      absl::StatusOr<Store::VerifyResult> result = store_->Verify(request->tier());
+      if (result.ok()) {
+        response->set_pages(result->pages);
+        response->set_bad_pages(result->bad_pages);
+      }
+      reactor->Finish(ToGrpcStatus(result.status()));
+    });
+    if (!started.ok()) reactor->Finish(ToGrpcStatus(started));
+    return reactor;
   }
   ServerUnaryReactor* Flush(CallbackServerContext* call, const v1::FlushRequest*,
                             v1::FlushResponse*) override {
@@ -106,6 +134,9 @@ class AdminService final : public v1::Admin::CallbackService {
   Store* const store_;
   CallRegistry* const calls_;
   const absl::Time started_;
+
+  // Internally synchronized.
+  StreamThreads verifying_{1};
 };
 
 }  // namespace

@@ -166,6 +166,12 @@ absl::Status ReadHost(TableReader reader, StoreOptions* store) {
   return reader.Finish();
 }
 
+absl::Status ReadDisk(TableReader reader, StoreOptions* store) {
+  reader.Text("directory", &store->disk_directory);
+  reader.Bytes("capacity", {64 * kMiB, 1048576 * kGiB}, &store->disk_capacity_bytes);
+  return reader.Finish();
+}
+
 absl::Status ReadLimits(TableReader reader, Config* config) {
   reader.Bytes("message_max", {256 * kKiB, 1 * kGiB}, &config->message_bytes_max);
   reader.Count("sessions_max", {1, 65536}, &config->store.sessions_max);
@@ -237,7 +243,7 @@ absl::StatusOr<Config> ParseConfig(const std::string& text, const std::string& s
   };
   for (absl::Status status :
        {ReadDaemon(table("daemon"), &config), ReadHost(table("host"), &config.store),
-        ReadLimits(table("limits"), &config),
+        ReadDisk(table("disk"), &config.store), ReadLimits(table("limits"), &config),
         ReadNamespaces(reader.Take("namespace"), source, &config), reader.Finish(),
         config.store.Validate()}) {
     if (!status.ok()) return status;

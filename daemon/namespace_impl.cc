@@ -25,7 +25,7 @@ SessionId RandomSessionId() {
 absl::StatusOr<retrieval::ModelDigest> NamespaceImpl::RegisterModel(
     const retrieval::ModelSpec& model) {
   if (absl::Status s = model.Validate(); !s.ok()) return s;
-  auto registered = std::make_shared<const RegisteredModel>(index_, model);
+  auto registered = std::make_shared<const RegisteredModel>(index_, name_, model);
   MutexLock lock(&mu_);
   if (models_.contains(registered->digest)) return registered->digest;
   if (models_.size() >= environment_.limits.models_max) {

@@ -7,6 +7,7 @@
 #define KVTIER_DAEMON_REGISTERED_MODEL_H_
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "retrieval/abstract.h"
@@ -17,7 +18,9 @@ namespace kvtier::daemon {
 
 struct RegisteredModel {
   // `spec` is valid.
-  RegisteredModel(tiers::NamespaceIndex space, retrieval::ModelSpec spec);
+  //   name: the namespace's
+  RegisteredModel(tiers::NamespaceIndex space, const std::string& name,
+                  retrieval::ModelSpec spec);
 
   const retrieval::LayerSpec& layer(LayerIndex index) const {
     return spec.layers[index.value()];

@@ -36,7 +36,7 @@ uint64_t SelectionParts::TokensPerPart() const {
   return std::max<uint64_t>(1, shape_.part_bytes_max / bytes_per_token);
 }
 
-RetrievePart SelectionParts::Next(const retrieval::LayerView& view) {
+RetrievePart SelectionParts::Next() {
   RetrievePart part;
   part.unchanged = unchanged_;
   part.kept_counts.resize(shape_.kv_heads);
@@ -47,9 +47,9 @@ RetrievePart SelectionParts::Next(const retrieval::LayerView& view) {
   }
   kept_.clear();
   if (everything_) {
-    AddRange(view, &part);
+    AddRange(&part);
   } else {
-    AddListed(view, &part);
+    AddListed(&part);
   }
   if (done_) {
     part.last = true;
@@ -60,12 +60,12 @@ RetrievePart SelectionParts::Next(const retrieval::LayerView& view) {
   return part;
 }
 
-void SelectionParts::AddListed(const retrieval::LayerView& view, RetrievePart* part) {
+void SelectionParts::AddListed(RetrievePart* part) {
   uint64_t left = TokensPerPart();
   while (next_head_ < added_.size() && left > 0) {
     const std::vector<uint32_t>& tokens = added_[next_head_];
     const uint64_t count = std::min<uint64_t>(left, tokens.size() - next_of_head_);
-    AddTokens(view, next_head_, absl::MakeConstSpan(tokens).subspan(next_of_head_, count),
+    AddTokens(next_head_, absl::MakeConstSpan(tokens).subspan(next_of_head_, count),
               part);
     left -= count;
     next_of_head_ += count;
@@ -77,30 +77,37 @@ void SelectionParts::AddListed(const retrieval::LayerView& view, RetrievePart* p
   done_ = next_head_ == added_.size();
 }
 
-void SelectionParts::AddRange(const retrieval::LayerView& view, RetrievePart* part) {
+void SelectionParts::AddRange(RetrievePart* part) {
   const uint64_t count =
       std::min<uint64_t>(std::max<uint64_t>(1, TokensPerPart() / shape_.kv_heads),
                          range_end_ - range_begin_);
   std::vector<uint32_t> tokens(count);
   std::iota(tokens.begin(), tokens.end(), range_begin_);
   for (uint32_t head = 0; head < shape_.kv_heads; ++head) {
-    AddTokens(view, head, tokens, part);
+    AddTokens(head, tokens, part);
   }
   range_begin_ += static_cast<uint32_t>(count);
   done_ = range_begin_ == range_end_;
 }
 
-void SelectionParts::AddTokens(const retrieval::LayerView& view, uint32_t head,
-                               absl::Span<const uint32_t> tokens,
-                               RetrievePart* part) const {
+void SelectionParts::AddTokens(uint32_t head, absl::Span<const uint32_t> tokens,
+                               RetrievePart* part) {
   part->added_counts[head] += static_cast<uint32_t>(tokens.size());
   part->added.insert(part->added.end(), tokens.begin(), tokens.end());
+}
+
+void SelectionParts::FillRows(const retrieval::LayerView& view,
+                              RetrievePart* part) const {
   if (shape_.form != SelectionForm::kRows) return;
-  part->rows.reserve(part->rows.size() + tokens.size() * shape_.row_bytes);
-  for (uint32_t token : tokens) {
-    const std::byte* row = view.page(head, token / kChunkTokens).rows +
-                           (token % kChunkTokens) * shape_.row_bytes;
-    part->rows.append(reinterpret_cast<const char*>(row), shape_.row_bytes);
+  part->rows.reserve(part->added.size() * shape_.row_bytes);
+  size_t next = 0;
+  for (uint32_t head = 0; head < part->added_counts.size(); ++head) {
+    for (const size_t end = next + part->added_counts[head]; next < end; ++next) {
+      const uint32_t token = part->added[next];
+      const std::byte* row = view.page(head, token / kChunkTokens).rows +
+                             (token % kChunkTokens) * shape_.row_bytes;
+      part->rows.append(reinterpret_cast<const char*>(row), shape_.row_bytes);
+    }
   }
 }
 

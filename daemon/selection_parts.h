@@ -32,20 +32,32 @@ class SelectionParts {
   void SetEverything(uint32_t begin, uint32_t end);
   void SetRest(std::vector<float> output, std::vector<float> lse);
   void SetCost(const RetrieveCost& cost) { cost_ = cost; }
+  // Counts bytes that were read for the rows of `part`, which carries the cost if it is
+  // the last.
+  void AddDiskBytes(uint64_t bytes, RetrievePart* part) {
+    cost_.disk_bytes += bytes;
+    if (part->last) part->cost.disk_bytes += bytes;
+  }
 
   // Rows still to come.
   uint64_t added_rows() const;
 
-  // The next part; its rows are copied from `view`.
-  RetrievePart Next(const retrieval::LayerView& view);
+  // The next part, without its rows.
+  RetrievePart Next();
+  // Copies the rows of what `part` adds from `view`.
+  void FillRows(const retrieval::LayerView& view, RetrievePart* part) const;
+  // Calls `visit` with (kv_head, chunk) of every page that FillRows reads of `part`,
+  // each once if its tokens are ascending.
+  template <typename Visit>
+  void VisitPages(const RetrievePart& part, Visit visit) const;
   bool done() const { return done_; }
 
  private:
   uint64_t TokensPerPart() const;
-  void AddTokens(const retrieval::LayerView& view, uint32_t head,
-                 absl::Span<const uint32_t> tokens, RetrievePart* part) const;
-  void AddListed(const retrieval::LayerView& view, RetrievePart* part);
-  void AddRange(const retrieval::LayerView& view, RetrievePart* part);
+  static void AddTokens(uint32_t head, absl::Span<const uint32_t> tokens,
+                        RetrievePart* part);
+  void AddListed(RetrievePart* part);
+  void AddRange(RetrievePart* part);
 
   const Shape shape_;
   bool unchanged_ = false;
@@ -61,6 +73,20 @@ class SelectionParts {
   std::vector<float> rest_lse_;
   RetrieveCost cost_;
 };
+
+template <typename Visit>
+void SelectionParts::VisitPages(const RetrievePart& part, Visit visit) const {
+  if (shape_.form != SelectionForm::kRows) return;
+  size_t next = 0;
+  for (uint32_t head = 0; head < part.added_counts.size(); ++head) {
+    uint32_t last_chunk = ~uint32_t{0};
+    for (const size_t end = next + part.added_counts[head]; next < end; ++next) {
+      const uint32_t chunk = part.added[next] / kChunkTokens;
+      if (chunk != last_chunk) visit(head, chunk);
+      last_chunk = chunk;
+    }
+  }
+}
 
 }  // namespace kvtier::daemon
 

@@ -41,37 +41,44 @@ absl::StatusOr<std::shared_ptr<Sequence>> Sequence::Open(
   if (!tables.ok()) return tables.status();
   sequence->tables_ = *std::move(tables);
   sequence->token_ids_.assign(options.token_ids.begin(), options.token_ids.end());
-  sequence->FindPrefix(options);
+  if (absl::Status s = sequence->FindPrefix(options); !s.ok()) return s;
   return sequence;
 }
 
-void Sequence::FindPrefix(const OpenSequenceOptions& options) {
-  if (context_.sharing == tiers::Sharing::kPrivate) return;
+absl::Status Sequence::FindPrefix(const OpenSequenceOptions& options) {
+  if (context_.sharing == tiers::Sharing::kPrivate) return absl::OkStatus();
   const uint64_t tokens_max = std::min<uint64_t>(
       options.cached_tokens_max.value_or(token_ids_.size()), token_ids_.size());
   const uint64_t chunks_max = tokens_max / kChunkTokens;
   const absl::Span<const uint32_t> ids(token_ids_);
   std::string_view computed_under;
-  while (sealed_.size() < chunks_max) {
+  std::vector<tiers::FoundChunk> prefix;
+  uint64_t exact_chunks = 0;
+  while (prefix.size() < chunks_max) {
     const absl::Span<const uint32_t> chunk_ids =
-        ids.subspan(sealed_.size() * kChunkTokens, kChunkTokens);
-    const tiers::ChunkName parent =
-        sealed_.empty() ? context_.root : sealed_.back()->name();
-    std::optional<tiers::ChunkRef> found =
-        context_.directory->Find(tiers::ChildName(parent, chunk_ids, computed_under));
-    if (found.has_value()) {
-      sealed_.push_back(*std::move(found));
-      if (computed_under.empty()) exact_tokens_ += kChunkTokens;
+        ids.subspan(prefix.size() * kChunkTokens, kChunkTokens);
+    const tiers::ChunkName& parent = prefix.empty() ? context_.root : prefix.back().name;
+    tiers::FoundChunk found =
+        context_.directory->Lookup(tiers::ChildName(parent, chunk_ids, computed_under));
+    if (found) {
+      prefix.push_back(std::move(found));
+      if (computed_under.empty()) ++exact_chunks;
       continue;
     }
     // From here on only what this very system computed.
     if (!computed_under.empty() || context_.system->exact()) break;
     computed_under = context_.computed_under;
   }
+  absl::StatusOr<std::vector<tiers::ChunkRef>> chunks =
+      context_.directory->BringIn(std::move(prefix), context_.model->geometry);
+  if (!chunks.ok()) return chunks.status();
+  sealed_ = *std::move(chunks);
+  exact_tokens_ = std::min<uint64_t>(exact_chunks, sealed_.size()) * kChunkTokens;
   cached_tokens_ = SealedTokenCount();
   std::fill(next_token_.begin(), next_token_.end(), cached_tokens_);
   context_.store_counters->hit_chunks.Add(sealed_.size());
   context_.store_counters->miss_chunks.Add(chunks_max - sealed_.size());
+  return absl::OkStatus();
 }
 
 SequenceInfo Sequence::Info() const {
@@ -91,6 +98,20 @@ SequenceInfo Sequence::Info() const {
 SealedTokens Sequence::Sealed() const {
   MutexLock lock(&mu_);
   return SealedTokens{SealedTokenCount(), CompleteTokens() - SealedTokenCount()};
+}
+
+absl::StatusOr<SealedTokens> Sequence::SealDurably() const {
+  std::vector<tiers::ChunkRef> chunks;
+  SealedTokens sealed;
+  {
+    MutexLock lock(&mu_);
+    for (const tiers::ChunkRef& chunk : sealed_) chunks.push_back(chunk.Share());
+    sealed = {SealedTokenCount(), CompleteTokens() - SealedTokenCount()};
+  }
+  if (absl::Status s = context_.directory->AwaitWritten(chunks); !s.ok()) return s;
+  // Last first: a chunk can go only before its parent.
+  while (!chunks.empty()) chunks.pop_back();
+  return sealed;
 }
 
 uint64_t Sequence::CompleteTokens() const {
@@ -145,7 +166,10 @@ absl::Status Sequence::Read(const ReadRange& range, uint64_t part_bytes_max,
           return absl::FailedPreconditionError(
               "the sequence was truncated while it was read: read again");
         }
-        AppendStoredRows(layer, token, part.token_count, &part.rows);
+        if (absl::Status s = AppendStoredRows(layer, token, part.token_count, &part.rows);
+            !s.ok()) {
+          return s;
+        }
       }
       context_.store_counters->read_bytes.Add(part.rows.size());
       token += part.token_count;
@@ -155,12 +179,25 @@ absl::Status Sequence::Read(const ReadRange& range, uint64_t part_bytes_max,
   return absl::OkStatus();
 }
 
-void Sequence::AppendStoredRows(LayerIndex layer, uint64_t token_begin,
-                                uint32_t token_count, std::string* rows) const {
+absl::Status Sequence::AppendStoredRows(LayerIndex layer, uint64_t token_begin,
+                                        uint32_t token_count, std::string* rows) const {
   const retrieval::LayerSpec& layer_spec = context_.model->layer(layer);
   const size_t row_bytes = layer_spec.RowBytes(context_.model->spec.dtype);
   rows->reserve(rows->size() + layer_spec.kv_heads * token_count * row_bytes);
   const uint64_t token_end = token_begin + token_count;
+  std::vector<tiers::PageNeed> needs;
+  for (uint64_t chunk = token_begin / kChunkTokens; chunk * kChunkTokens < token_end;
+       ++chunk) {
+    if (chunk >= sealed_.size()) break;
+    for (uint32_t head = 0; head < layer_spec.kv_heads; ++head) {
+      needs.push_back(tiers::PageNeed{&*sealed_[chunk], layer, head});
+    }
+  }
+  tiers::PagePins pins;
+  uint64_t disk_bytes = 0;
+  if (absl::Status s = context_.directory->Load(needs, &pins, &disk_bytes); !s.ok()) {
+    return s;
+  }
   for (uint32_t head = 0; head < layer_spec.kv_heads; ++head) {
     for (uint64_t token = token_begin; token < token_end;) {
       const uint64_t in_chunk = token % kChunkTokens;
@@ -171,6 +208,7 @@ void Sequence::AppendStoredRows(LayerIndex layer, uint64_t token_begin,
       token += count;
     }
   }
+  return absl::OkStatus();
 }
 
 }  // namespace kvtier::daemon

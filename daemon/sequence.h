@@ -24,6 +24,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -106,6 +107,8 @@ class Sequence {
   SequenceProgress ApplyAppend(AppendPlan plan) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   SealedTokens Sealed() const ABSL_LOCKS_EXCLUDED(mu_);
+  // Returns when what is sealed is on disk. Blocking. Errors: Directory::AwaitWritten.
+  absl::StatusOr<SealedTokens> SealDurably() const ABSL_LOCKS_EXCLUDED(mu_);
   absl::StatusOr<SealedTokens> Truncate(uint64_t token_count) ABSL_LOCKS_EXCLUDED(mu_);
   absl::StatusOr<std::shared_ptr<Sequence>> Fork(SequenceId id) const
       ABSL_LOCKS_EXCLUDED(mu_);
@@ -139,11 +142,14 @@ class Sequence {
 
   Sequence(SequenceId id, SequenceContext context);
 
-  void FindPrefix(const OpenSequenceOptions& options) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Blocking, where chunks are on disk.
+  absl::Status FindPrefix(const OpenSequenceOptions& options)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
-  // Of all kv heads, as Read answers them.
-  void AppendStoredRows(LayerIndex layer, uint64_t token_begin, uint32_t token_count,
-                        std::string* rows) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  // Of all kv heads, as Read answers them. Blocking, where pages are on disk.
+  absl::Status AppendStoredRows(LayerIndex layer, uint64_t token_begin,
+                                uint32_t token_count, std::string* rows) const
+      ABSL_SHARED_LOCKS_REQUIRED(mu_);
 
   // sequence_append.cc
   absl::Status PlanRun(const TokenRun& run, AppendPlan* plan) const
@@ -165,6 +171,14 @@ class Sequence {
 
   // sequence_retrieve.cc
   absl::Status Select(const RetrieveItem& item, SelectionParts* parts)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::StatusOr<RetrievePart> NextPart(LayerIndex layer, SelectionParts* parts)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Makes pages resident, as Directory::Load, and has the layer's view see them.
+  //   pages: (kv_head, chunk)
+  absl::Status LoadPages(LayerIndex layer,
+                         absl::Span<const std::pair<uint32_t, uint32_t>> pages,
+                         tiers::PagePins* pins, uint64_t* disk_bytes)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status CheckItem(const RetrieveItem& item) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
   absl::StatusOr<retrieval::Selected> RunSystem(const retrieval::LayerView& view,

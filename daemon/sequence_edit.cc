@@ -14,6 +14,20 @@ absl::StatusOr<Sequence::Making> Sequence::CopyChunk(const tiers::Chunk& chunk,
   absl::StatusOr<std::unique_ptr<tiers::Chunk>> copy =
       context_.directory->NewChunk(context_.model->geometry);
   if (!copy.ok()) return copy.status();
+  std::vector<tiers::PageNeed> needs;
+  if (chunk.disk() != nullptr) {
+    for (uint32_t l = 0; l < context_.model->geometry->layers.size(); ++l) {
+      for (uint32_t head = 0; head < context_.model->geometry->layers[l].kv_heads;
+           ++head) {
+        needs.push_back(tiers::PageNeed{&chunk, LayerIndex(l), head});
+      }
+    }
+  }
+  tiers::PagePins pins;
+  uint64_t disk_bytes = 0;
+  if (absl::Status s = context_.directory->Load(needs, &pins, &disk_bytes); !s.ok()) {
+    return s;
+  }
   Making making{*std::move(copy), {}};
   if (chunk.approximate()) making.chunk->set_approximate();
   const tiers::ChunkGeometry& geometry = *context_.model->geometry;

@@ -38,10 +38,44 @@ absl::Status Sequence::Retrieve(const RetrieveItem& item, uint64_t part_bytes_ma
         return absl::FailedPreconditionError(
             "the sequence was truncated while its selection was sent: ask again");
       }
-      part = parts.Next(ViewOf(item.layer));
+      absl::StatusOr<RetrievePart> next = NextPart(item.layer, &parts);
+      if (!next.ok()) return next.status();
+      part = *std::move(next);
     }
     context_.store_counters->read_bytes.Add(part.rows.size());
     if (!sink(std::move(part))) return absl::CancelledError("the reader went away");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<RetrievePart> Sequence::NextPart(LayerIndex layer, SelectionParts* parts) {
+  RetrievePart part = parts->Next();
+  std::vector<std::pair<uint32_t, uint32_t>> pages;
+  parts->VisitPages(
+      part, [&](uint32_t head, uint32_t chunk) { pages.emplace_back(head, chunk); });
+  tiers::PagePins pins;
+  uint64_t disk_bytes = 0;
+  if (absl::Status s = LoadPages(layer, pages, &pins, &disk_bytes); !s.ok()) return s;
+  parts->AddDiskBytes(disk_bytes, &part);
+  parts->FillRows(ViewOf(layer), &part);
+  return part;
+}
+
+absl::Status Sequence::LoadPages(LayerIndex layer,
+                                 absl::Span<const std::pair<uint32_t, uint32_t>> pages,
+                                 tiers::PagePins* pins, uint64_t* disk_bytes) {
+  std::vector<tiers::PageNeed> needs;
+  needs.reserve(pages.size());
+  for (const auto& [head, chunk] : pages) {
+    needs.push_back(tiers::PageNeed{&*sealed_[chunk], layer, head});
+  }
+  if (absl::Status s = context_.directory->Load(needs, pins, disk_bytes); !s.ok()) {
+    return s;
+  }
+  LayerPages& known = pages_[layer.value()];
+  for (const auto& [head, chunk] : pages) {
+    known.pages[head * known.chunk_count + chunk].rows =
+        sealed_[chunk]->page(layer, head);
   }
   return absl::OkStatus();
 }
@@ -80,6 +114,19 @@ absl::Status Sequence::CheckItem(const RetrieveItem& item) const {
 absl::Status Sequence::Select(const RetrieveItem& item, SelectionParts* parts) {
   if (absl::Status s = CheckItem(item); !s.ok()) return s;
   if (absl::Status s = ExtendPages(item.layer); !s.ok()) return s;
+  RetrieveCost cost;
+  tiers::PagePins pins;
+  if (context_.system->reads_rows()) {
+    std::vector<std::pair<uint32_t, uint32_t>> pages;
+    for (uint32_t head = 0; head < context_.model->layer(item.layer).kv_heads; ++head) {
+      for (uint32_t chunk = 0; chunk < sealed_.size(); ++chunk) {
+        pages.emplace_back(head, chunk);
+      }
+    }
+    if (absl::Status s = LoadPages(item.layer, pages, &pins, &cost.disk_bytes); !s.ok()) {
+      return s;
+    }
+  }
   const retrieval::LayerView view = ViewOf(item.layer);
   std::vector<float> values(item.query.size() / sizeof(float));
   std::memcpy(values.data(), item.query.data(), item.query.size());
@@ -92,7 +139,6 @@ absl::Status Sequence::Select(const RetrieveItem& item, SelectionParts* parts) {
   if (!selected.ok()) return selected.status();
   last_step_ = item.step;
 
-  RetrieveCost cost;
   cost.abstract_bytes = selected->abstract_bytes;
   if (selected->everything) {
     parts->SetEverything(static_cast<uint32_t>(item.candidates_begin.value()),

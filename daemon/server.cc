@@ -74,7 +74,11 @@ struct Endpoint {
 
 class GrpcServer final : public Server {
  public:
-  GrpcServer(const Config& config, Store* store) : config_(config), store_(store) {}
+  GrpcServer(const Config& config, Store* store) : config_(config), store_(store) {
+    if (!config.store.disk_directory.empty()) {
+      blocking_ = std::make_unique<ThreadPool>(kBlockingThreads);
+    }
+  }
 
   ~GrpcServer() override { Shutdown(absl::ZeroDuration()); }
 
@@ -116,7 +120,8 @@ class GrpcServer final : public Server {
                                           .store = store_->options(),
                                           .message_bytes_max = config_.message_bytes_max,
                                           .calls = &calls_,
-                                          .threads = threads_.back().get()});
+                                          .threads = threads_.back().get(),
+                                          .blocking = blocking_.get()});
     grpc::ServerBuilder builder;
     builder.SetOption(std::make_unique<WithoutPlugins>());
     builder.SetOption(
@@ -145,6 +150,7 @@ class GrpcServer final : public Server {
   // Internally synchronized. Declared before the endpoints, whose calls use them.
   CallRegistry calls_;
   std::vector<std::unique_ptr<StreamThreads>> threads_;
+  std::unique_ptr<ThreadPool> blocking_;
 
   // Owned by the caller's thread.
   std::vector<Endpoint> endpoints_;

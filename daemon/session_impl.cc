@@ -127,9 +127,7 @@ absl::StatusOr<SealedTokens> SessionImpl::Seal(SequenceId id, Durability durabil
   absl::StatusOr<std::shared_ptr<Sequence>> sequence = Find(id);
   if (!sequence.ok()) return sequence.status();
   if (durability == Durability::kDurable) {
-    return absl::FailedPreconditionError(
-        "this daemon has no disk tier, so nothing can be durable: seal without "
-        "`durable`");
+    return (*sequence)->SealDurably();
   }
   return (*sequence)->Sealed();
 }

@@ -34,6 +34,10 @@ void FillStats(const Store& store, absl::Time started, v1::StatsResponse* messag
     tier->set_evicted_chunks(stats.evicted_chunks);
     tier->set_written_bytes(stats.written_bytes);
     tier->set_read_bytes(stats.read_bytes);
+    tier->set_dropped_pages(stats.dropped_pages);
+    tier->set_lost_chunks(stats.lost_chunks);
+    tier->set_unwritten_chunks(stats.unwritten_chunks);
+    for (const std::string& one : stats.complaints) tier->add_complaints(one);
   }
   for (const Namespace* space : store.Namespaces()) {
     const NamespaceStats stats = space->Stats();

@@ -6,6 +6,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
+#include "daemon/disk_stack.h"
 #include "daemon/namespace_impl.h"
 #include "kernels/base/mutex.h"
 #include "tiers/directory.h"
@@ -24,12 +25,14 @@ bool ValidName(const std::string& name) {
 
 class StoreImpl final : public Store {
  public:
-  explicit StoreImpl(const StoreOptions& options)
+  //   disk: null, if none is configured
+  StoreImpl(const StoreOptions& options, std::unique_ptr<DiskStack> disk)
       : options_(options),
+        disk_(std::move(disk)),
         budget_(options.host_capacity_bytes),
         host_(&budget_,
               tiers::HostTierOptions{.region_bytes = options.host_region_bytes}),
-        directory_(&budget_, &host_) {}
+        directory_(&budget_, &host_, disk_ == nullptr ? nullptr : disk_->tier()) {}
 
   const StoreOptions& options() const override { return options_; }
 
@@ -74,12 +77,53 @@ class StoreImpl final : public Store {
     host.evicted_chunks = directory.evicted_chunks;
     host.written_bytes = counters_.written_bytes.value();
     host.read_bytes = counters_.read_bytes.value();
-    return {host};
+    host.dropped_pages = directory.dropped_pages;
+    if (disk_ == nullptr) return {host};
+    return {host, Disk(directory)};
+  }
+
+  uint64_t Evict(uint64_t bytes) override { return directory_.Evict(bytes); }
+
+  absl::StatusOr<VerifyResult> Verify(const std::string& tier) override {
+    VerifyResult result;
+    if (tier.empty() || tier == "host") {
+      const tiers::Directory::VerifyResult host = directory_.Verify();
+      result.pages += host.pages;
+      result.bad_pages += host.bad_pages;
+    } else if (tier != "disk" || disk_ == nullptr) {
+      return absl::NotFoundError(
+          absl::StrCat("there is no tier '", tier, "': `kvtierctl status` lists them"));
+    }
+    if (disk_ != nullptr && tier != "host") {
+      const tiers::DiskTier::VerifyResult on_disk = disk_->tier()->Verify();
+      result.pages += on_disk.pages;
+      result.bad_pages += on_disk.bad_chunks;
+    }
+    return result;
   }
 
  private:
+  TierStats Disk(const tiers::DirectoryStats& directory) const {
+    const tiers::DiskStats stats = disk_->tier()->Stats();
+    TierStats disk;
+    disk.tier = "disk";
+    disk.capacity_bytes = stats.capacity_bytes;
+    disk.used_bytes = stats.used_bytes;
+    disk.pages = stats.pages;
+    disk.chunks = stats.chunks;
+    disk.evicted_chunks = stats.evicted_chunks;
+    disk.written_bytes = stats.written_bytes;
+    disk.read_bytes = stats.read_bytes;
+    disk.lost_chunks = stats.lost_chunks;
+    disk.unwritten_chunks = directory.unwritten_chunks;
+    disk.complaints = disk_->Complaints();
+    return disk;
+  }
+
   // Constant after construction.
   const StoreOptions options_;
+  // Outlives the directory.
+  const std::unique_ptr<DiskStack> disk_;
 
   // Internally synchronized; each outlives what stands below it.
   StoreCounters counters_;
@@ -116,7 +160,14 @@ absl::Status StoreOptions::Validate() const {
 
 absl::StatusOr<std::unique_ptr<Store>> Store::Create(const StoreOptions& options) {
   if (absl::Status s = options.Validate(); !s.ok()) return s;
-  return std::make_unique<StoreImpl>(options);
+  std::unique_ptr<DiskStack> disk;
+  if (!options.disk_directory.empty()) {
+    absl::StatusOr<std::unique_ptr<DiskStack>> opened =
+        DiskStack::Open(options.disk_directory, options.disk_capacity_bytes);
+    if (!opened.ok()) return opened.status();
+    disk = *std::move(opened);
+  }
+  return std::make_unique<StoreImpl>(options, std::move(disk));
 }
 
 }  // namespace kvtier::daemon

@@ -1,7 +1,7 @@
 // The store: the tiers, and over them the namespaces with their models and sessions.
 // Everything the daemon does except talking: no gRPC here.
 //
-//   Store --owns--> HostTier, Directory
+//   Store --owns--> HostTier, DiskTier, Directory
 //         --owns--> Namespace --owns--> models, Session --owns--> Sequence
 //   Sequence --refers to--> sealed chunks in the Directory, --owns--> its tail
 //
@@ -38,6 +38,11 @@ struct StoreOptions {
   uint32_t sessions_max = 256;    // per namespace
   uint32_t models_max = 64;       // per namespace
 
+  // Where the disk tier lives; empty: host memory is the last tier.
+  std::string disk_directory;
+  // Hard limit on what it takes there, physically.
+  uint64_t disk_capacity_bytes = uint64_t{64} << 30;
+
   absl::Status Validate() const;
 };
 
@@ -63,6 +68,13 @@ struct TierStats {
   uint64_t evicted_chunks = 0;
   uint64_t written_bytes = 0;
   uint64_t read_bytes = 0;
+  // Of chunks that are also on the tier below.
+  uint64_t dropped_pages = 0;
+  // Disk only: did not verify or could not be read; could not be written.
+  uint64_t lost_chunks = 0;
+  uint64_t unwritten_chunks = 0;
+  // What is not as it should be, for people; empty when all is well.
+  std::vector<std::string> complaints;
 };
 
 class Namespace {
@@ -87,6 +99,8 @@ class Namespace {
 
 class Store {
  public:
+  // Opens the disk tier, if one is configured. Blocking.
+  // Errors: StoreOptions::Validate, DiskTier::Open, RingIo::Open.
   static absl::StatusOr<std::unique_ptr<Store>> Create(const StoreOptions& options);
 
   virtual ~Store() = default;
@@ -96,6 +110,18 @@ class Store {
   virtual absl::StatusOr<Namespace*> AddNamespace(std::string name) = 0;
   virtual std::vector<Namespace*> Namespaces() const = 0;
   virtual std::vector<TierStats> Tiers() const = 0;
+
+  // Evicts cached chunks that nobody uses from host memory, coldest first, until so many
+  // bytes came free or none is left. Returns the bytes.
+  virtual uint64_t Evict(uint64_t bytes) = 0;
+  // Reads everything in the named tier ("host", "disk"; empty: all) and compares the
+  // checksums. Blocking, as long as that takes; others go on.
+  // NotFound: there is no such tier.
+  struct VerifyResult {
+    uint64_t pages = 0;
+    uint64_t bad_pages = 0;
+  };
+  virtual absl::StatusOr<VerifyResult> Verify(const std::string& tier) = 0;
 };
 
 }  // namespace kvtier::daemon

@@ -10,6 +10,7 @@
 #include "daemon/call_registry.h"
 #include "daemon/store.h"
 #include "daemon/stream_threads.h"
+#include "daemon/thread_pool.h"
 
 namespace kvtier::daemon {
 
@@ -21,12 +22,18 @@ inline constexpr uint64_t kPartTargetBytes = uint64_t{2} << 20;
 // the sessions that it may have by default.
 inline constexpr uint32_t kStreamThreadsMax = 512;
 
+// Short calls that may wait for the disk at a time, of all namespaces.
+inline constexpr size_t kBlockingThreads = 16;
+
 struct WorkerContext {
   Namespace* space = nullptr;
   StoreOptions store;
   uint64_t message_bytes_max = 0;
   CallRegistry* calls = nullptr;
   StreamThreads* threads = nullptr;
+  // Runs the short calls of a store with a disk tier, which may wait for it; null: they
+  // are run at once.
+  ThreadPool* blocking = nullptr;
 
   uint64_t part_bytes_max() const {
     return std::min(kPartTargetBytes, message_bytes_max / 2);

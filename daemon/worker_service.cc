@@ -45,7 +45,7 @@ class WorkerService final : public v1::Worker::CallbackService {
   ServerUnaryReactor* OpenSequence(CallbackServerContext* call,
                                    const v1::OpenSequenceRequest* request,
                                    v1::OpenSequenceResponse* response) override {
-    return InSession(call, *request, [&](daemon::Session& session) -> absl::Status {
+    return InSession(call, *request, [=](daemon::Session& session) -> absl::Status {
       absl::StatusOr<OpenSequenceOptions> options = FromMessage(*request);
       if (!options.ok()) return options.status();
       absl::StatusOr<OpenedSequence> opened = session.OpenSequence(*options);
@@ -60,7 +60,7 @@ class WorkerService final : public v1::Worker::CallbackService {
   ServerUnaryReactor* Append(CallbackServerContext* call,
                              const v1::AppendRequest* request,
                              v1::AppendResponse* response) override {
-    return InSession(call, *request, [&](daemon::Session& session) -> absl::Status {
+    return InSession(call, *request, [=](daemon::Session& session) -> absl::Status {
       absl::StatusOr<AppendArguments> arguments = FromMessage(*request);
       if (!arguments.ok()) return arguments.status();
       absl::StatusOr<std::vector<SequenceProgress>> progress =
@@ -78,7 +78,7 @@ class WorkerService final : public v1::Worker::CallbackService {
 
   ServerUnaryReactor* Seal(CallbackServerContext* call, const v1::SealRequest* request,
                            v1::SealResponse* response) override {
-    return InSession(call, *request, [&](daemon::Session& session) -> absl::Status {
+    return InSession(call, *request, [=](daemon::Session& session) -> absl::Status {
       absl::StatusOr<SealedTokens> sealed =
           session.Seal(SequenceId(request->sequence_id()),
                        request->durable() ? Durability::kDurable : Durability::kNone);
@@ -107,7 +107,7 @@ class WorkerService final : public v1::Worker::CallbackService {
   ServerUnaryReactor* Truncate(CallbackServerContext* call,
                                const v1::TruncateRequest* request,
                                v1::TruncateResponse* response) override {
-    return InSession(call, *request, [&](daemon::Session& session) -> absl::Status {
+    return InSession(call, *request, [=](daemon::Session& session) -> absl::Status {
       absl::StatusOr<SealedTokens> sealed =
           session.Truncate(SequenceId(request->sequence_id()), request->token_count());
       if (!sealed.ok()) return sealed.status();
@@ -119,7 +119,7 @@ class WorkerService final : public v1::Worker::CallbackService {
 
   ServerUnaryReactor* Fork(CallbackServerContext* call, const v1::ForkRequest* request,
                            v1::ForkResponse* response) override {
-    return InSession(call, *request, [&](daemon::Session& session) -> absl::Status {
+    return InSession(call, *request, [=](daemon::Session& session) -> absl::Status {
       absl::StatusOr<SequenceId> fork = session.Fork(SequenceId(request->sequence_id()));
       if (!fork.ok()) return fork.status();
       response->set_sequence_id(fork->value());
@@ -134,18 +134,28 @@ class WorkerService final : public v1::Worker::CallbackService {
 
   ServerUnaryReactor* Close(CallbackServerContext* call, const v1::CloseRequest* request,
                             v1::CloseResponse*) override {
-    return InSession(call, *request, [&](daemon::Session& session) {
+    return InSession(call, *request, [=](daemon::Session& session) {
       return session.Close(SequenceId(request->sequence_id()));
     });
   }
 
  private:
+  // `work` may outlive the handler: it captures by value what gRPC keeps until Finish.
   template <typename Request, typename Work>
   ServerUnaryReactor* InSession(CallbackServerContext* call, const Request& request,
                                 Work work) {
-    absl::StatusOr<std::shared_ptr<daemon::Session>> session =
-        context_.space->FindSession(SessionId(request.session_id()));
-    return Reply(call, session.ok() ? work(**session) : session.status());
+    ServerUnaryReactor* reactor = call->DefaultReactor();
+    const auto run = [this, reactor, &request, work] {
+      absl::StatusOr<std::shared_ptr<daemon::Session>> session =
+          context_.space->FindSession(SessionId(request.session_id()));
+      reactor->Finish(ToGrpcStatus(session.ok() ? work(**session) : session.status()));
+    };
+    if (context_.blocking == nullptr) {
+      run();
+    } else {
+      context_.blocking->Post(run);
+    }
+    return reactor;
   }
 
   const WorkerContext context_;

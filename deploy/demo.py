@@ -33,15 +33,20 @@ class Daemon:
     """A kvtierd in a directory of its own, gone with it."""
 
     def __init__(self, binary):
+        self.binary = binary
         self.directory = tempfile.mkdtemp(prefix="kvtier-demo-")
-        config = pathlib.Path(self.directory, "kvtierd.toml")
-        config.write_text(
+        self.config = pathlib.Path(self.directory, "kvtierd.toml")
+        self.config.write_text(
             f'[daemon]\nruntime_dir = "{self.directory}"\n'
             '[[namespace]]\nname = "default"\n[[namespace]]\nname = "memory"\n'
+            f'[disk]\ndirectory = "{self.directory}/disk"\ncapacity = "4GiB"\n'
         )
+        self.start()
+
+    def start(self):
         self.log = open(pathlib.Path(self.directory, "log"), "wb")
         self.process = subprocess.Popen(
-            [binary, "--config", config], stdout=subprocess.PIPE, stderr=self.log
+            [self.binary, "--config", self.config], stdout=subprocess.PIPE, stderr=self.log
         )
         if not select.select([self.process.stdout], [], [], START_SECONDS)[0] or (
             b"ready" not in self.process.stdout.readline()
@@ -52,6 +57,14 @@ class Daemon:
 
     def socket(self, namespace="default"):
         return os.path.join(self.directory, f"{namespace}.sock")
+
+    def kill_and_start(self):
+        """As a crash would: SIGKILL, then a new process on the same directory."""
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+        self.log.close()
+        self.start()
 
     def stop(self):
         if self.process.poll() is None:
@@ -143,7 +156,7 @@ def measure(daemon, quick):
     tokens = 40 if quick else 96
     budgets = (256,) if quick else (128, 256, 512)
     # disable=None: no bars where stderr is not a terminal.
-    stages = tqdm(total=5, desc="demo", bar_format="{desc} {n}/{total} {bar}", disable=None)
+    stages = tqdm(total=6, desc="demo", bar_format="{desc} {n}/{total} {bar}", disable=None)
 
     def stage(text):
         stages.update()
@@ -156,7 +169,9 @@ def measure(daemon, quick):
     stage("the same with its KV in kvtierd, system full")
     # As many as plain's answer has: generate() stops by itself at the end of the text.
     with kvtier.transformers.attach(model, "full", socket=daemon.socket()) as kv:
-        mine, prefill_seconds = demo_model.timed_answer(model, ids, len(answer), kv.cache(ids))
+        cache = kv.cache(ids)
+        mine, prefill_seconds = demo_model.timed_answer(model, ids, len(answer), cache)
+        cache.rows[0].sequence.seal(durable=True)
     full = compare(mine, answer, reference)
     stage("the answer again, under each system")
     systems = [
@@ -167,6 +182,9 @@ def measure(daemon, quick):
     del reference
     stage("a second worker opens the same document")
     again = worker("reopen", daemon.socket(), len(answer))
+    stage("the daemon is killed and started again: the document comes from disk")
+    daemon.kill_and_start()
+    restarted = worker("reopen", daemon.socket(), len(answer))
     stage("memory of fresh workers at 2K and 7K tokens")
     rss, model_mib = {}, {}
     for where, socket in (("plain", "plain"), ("kvtier", daemon.socket("memory"))):
@@ -188,6 +206,11 @@ def measure(daemon, quick):
             "reopen_seconds": again["reopen_seconds"],
             "equal": again["answer"] == mine,
         },
+        "restart": {
+            "cached_tokens": restarted["cached_tokens"],
+            "reopen_seconds": restarted["reopen_seconds"],
+            "equal": restarted["answer"] == mine,
+        },
         "worker_rss_mib": rss,
         "worker_model_mib": model_mib,
     }
@@ -198,7 +221,7 @@ def main():
     parser.add_argument("--kvtierd", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--quick", action="store_true", help="a shorter answer, one budget")
     parser.add_argument("--json", metavar="FILE", help="write every figure")
-    parser.add_argument("--plot", metavar="FILE", default="kvtier-demo.png")
+    parser.add_argument("--plot", metavar="FILE", default=".build/demo.png")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     daemon = Daemon(arguments.kvtierd)

@@ -39,6 +39,12 @@ def table(figures):
         f"{reuse['reopen_seconds']:.1f} s, {reuse['prefill_seconds']:.1f} s without; answer "
         f"{'equal' if reuse['equal'] else 'NOT equal'}"
     )
+    restart = figures["restart"]
+    print(
+        f"after SIGKILL and a new start: {restart['cached_tokens']} tokens from disk; first "
+        f"token after {restart['reopen_seconds']:.1f} s; answer "
+        f"{'equal' if restart['equal'] else 'NOT equal'}"
+    )
     print(
         "worker's anonymous memory, MiB, at 2K and 7K tokens: "
         f"plain {rss['plain_2k']:.0f} and {rss['plain_7k']:.0f}, "

@@ -24,6 +24,10 @@ class Pipeline final : public System {
 
   bool exact() const override { return stages_.reach == Reach::kEverything; }
 
+  bool reads_rows() const override {
+    return stages_.reach == Reach::kChosen && stages_.score->reads_rows();
+  }
+
   absl::Status CheckModel(const ModelSpec& model) const override {
     if (stages_.reach != Reach::kChosen) return absl::OkStatus();
     const AbstractSet score = stages_.score->needs();

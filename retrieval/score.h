@@ -25,6 +25,9 @@ class ScoreStage {
   // The abstracts that it reads.
   virtual AbstractSet needs() const = 0;
 
+  // Whether it reads rows, not only abstracts.
+  virtual bool reads_rows() const { return false; }
+
   // What scoring one page reads.
   virtual size_t AbstractBytesPerPage(const LayerView& view) const = 0;
   virtual size_t RowBytesPerPage(const LayerView& view) const = 0;

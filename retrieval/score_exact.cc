@@ -10,6 +10,7 @@ class ExactScoreStage final : public ScoreStage {
   uint32_t unit_tokens() const override { return 1; }
   AbstractSet needs() const override { return {.sketch = false, .bounds = false}; }
 
+  bool reads_rows() const override { return true; }
   size_t AbstractBytesPerPage(const LayerView&) const override { return 0; }
   size_t RowBytesPerPage(const LayerView& view) const override {
     return view.spec->key_dim * ElementBytes(view.dtype) * kChunkTokens;

@@ -86,6 +86,9 @@ class System {
   // Whether what is computed with this system's selections is the exact result.
   virtual bool exact() const = 0;
 
+  // Whether choosing reads rows, not only abstracts.
+  virtual bool reads_rows() const { return false; }
+
   // FailedPrecondition when the model lacks an abstract that the system needs.
   virtual absl::Status CheckModel(const ModelSpec& model) const = 0;
 

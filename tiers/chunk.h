@@ -2,24 +2,33 @@
 //
 // It is made block by block: a layer's pages and abstract slot are added before its rows
 // arrive, and its rows counted as they do. Once complete it is given to the Directory,
-// gets its name and never changes again.
+// gets its name and its contents never change again.
+//
+// Residency: abstracts are in memory as long as the chunk is. A page of a chunk that is
+// on disk may be dropped while nobody has the chunk pinned, and loaded again; page() is
+// null in between.
 //
 // Memory: the object and its tables are charged from the start, slots by their regions.
 //
 // Thread safety: in the making it belongs to one sequence, under that sequence's lock;
-// in the Directory it is immutable.
+// in the Directory it is immutable but for residency, whose functions may be called from
+// any thread. What page() returned stays there while the caller has the chunk pinned.
 
 #ifndef KVTIER_TIERS_CHUNK_H_
 #define KVTIER_TIERS_CHUNK_H_
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <utility>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
+#include "kernels/base/mutex.h"
 #include "kernels/base/types.h"
 #include "tiers/chunk_name.h"
+#include "tiers/disk/disk_tier.h"
 #include "tiers/host/host_tier.h"
 #include "tiers/memory_budget.h"
 #include "tiers/page_checksum.h"
@@ -48,6 +57,8 @@ struct ChunkGeometry {
   uint64_t table_bytes() const;
 
   NamespaceIndex space;
+  // The same for the disk tier.
+  std::shared_ptr<const DiskGeometry> disk;
   std::vector<BlockGeometry> layers;
   uint32_t page_count = 0;
   uint64_t rows_bytes = 0;
@@ -72,8 +83,9 @@ class Chunk {
   bool has_block(LayerIndex layer) const { return abstracts_[layer.value()].valid(); }
   void SetBlock(LayerIndex layer, Block block);
 
+  // Null: on disk only.
   std::byte* page(LayerIndex layer, uint32_t kv_head) const {
-    return pages_[PageOf(layer, kv_head)].data();
+    return page_data_[PageOf(layer, kv_head)].load(std::memory_order_acquire);
   }
   std::byte* abstract(LayerIndex layer) const { return abstracts_[layer.value()].data(); }
 
@@ -101,7 +113,45 @@ class Chunk {
   // Names the complete chunk and seeds its checksums. Once.
   void SetName(const ChunkName& name);
 
+  // Residency.
+
+  // Makes a chunk whose pages are on disk: complete and named, without pages.
+  //   abstracts: [layer]; page_crcs: [layer][kv_head], seeded
+  void SetOnDisk(const ChunkName& name, std::vector<Slot> abstracts,
+                 std::vector<uint32_t> page_crcs, DiskChunk disk);
+  // Once, when it was written. Thread-safe.
+  void SetDisk(DiskChunk disk);
+  // Null: not on disk.
+  const DiskChunk* disk() const {
+    return on_disk_.load(std::memory_order_acquire) ? &disk_ : nullptr;
+  }
+
+  // While pinned, no page is dropped. Counts.
+  void Pin() const;
+  void Unpin() const { pins_.fetch_sub(1, std::memory_order_release); }
+
+  // Notes that a query selected the page.
+  void Touch(LayerIndex layer, uint32_t kv_head) const {
+    heat_[PageOf(layer, kv_head)].store(kHeatMax, std::memory_order_relaxed);
+  }
+
+  // Puts a page that was read in its place; false, and the slot is freed, if another
+  // thread was first. The caller has the chunk pinned.
+  bool SetPage(LayerIndex layer, uint32_t kv_head, Slot slot) const;
+
+  // Takes out up to `max` pages that are cold, and cools the others. Nothing if somebody
+  // has the chunk pinned, or it isn't on disk.
+  std::vector<Slot> DropColdPages(size_t max) const;
+
+  uint32_t resident_pages() const {
+    return resident_pages_.load(std::memory_order_relaxed);
+  }
+
  private:
+  static constexpr uint8_t kHeatMax = 2;
+  // In pins_, while pages are dropped.
+  static constexpr uint32_t kDropping = uint32_t{1} << 31;
+
   uint32_t PageOf(LayerIndex layer, uint32_t kv_head) const {
     return geometry_->layers[layer.value()].first_page + kv_head;
   }
@@ -111,10 +161,22 @@ class Chunk {
   const Charge charge_;
   ChunkName name_;
   bool approximate_ = false;
-  std::vector<Slot> pages_;
   std::vector<Slot> abstracts_;
   std::vector<uint32_t> crcs_;
   std::vector<uint8_t> rows_;
+
+  // Written once, before on_disk_ is set.
+  DiskChunk disk_;
+  std::atomic<bool> on_disk_{false};
+
+  // Pages change hands under residency_mu_ (loading, pinned) or kDropping (nobody has
+  // it pinned, hence nobody loads).
+  mutable Mutex residency_mu_;
+  mutable std::vector<Slot> pages_;
+  mutable std::vector<std::atomic<std::byte*>> page_data_;
+  mutable std::vector<std::atomic<uint8_t>> heat_;
+  mutable std::atomic<uint32_t> pins_{0};
+  mutable std::atomic<uint32_t> resident_pages_{0};
 };
 
 }  // namespace kvtier::tiers

@@ -4,6 +4,8 @@
 #include <cassert>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/host/checksum.h"
+#include "tiers/page_checksum.h"
 
 namespace kvtier::tiers {
 
@@ -26,6 +28,8 @@ void ChunkRef::Reset() {
 }
 
 Directory::~Directory() {
+  while (AwaitAnyWrite()) {
+  }
   EvictAll();
   assert(Stats().chunks == 0);
 }
@@ -34,7 +38,7 @@ absl::StatusOr<Charge> Directory::Reserve(uint64_t bytes) {
   while (true) {
     std::optional<Charge> charge = Charge::Take(budget_, bytes);
     if (charge.has_value()) return *std::move(charge);
-    if (!EvictOne()) {
+    if (!MakeRoom()) {
       return NothingToEvict(absl::ResourceExhaustedError(
           absl::StrCat("no room for ", bytes, " bytes of tables: ", budget_->used_bytes(),
                        " of ", budget_->capacity_bytes(), " bytes are used")));
@@ -52,7 +56,7 @@ absl::StatusOr<std::vector<Slot>> Directory::AllocateSlots(NamespaceIndex space,
     if (status.ok()) return slots;
     // Slots of other classes come free too, but their regions give memory back only
     // when they are empty: hence on, coldest first, until it is enough.
-    if (!EvictOne()) return NothingToEvict(status);
+    if (!MakeRoom()) return NothingToEvict(status);
   }
 }
 
@@ -75,6 +79,13 @@ std::optional<ChunkRef> Directory::Find(const ChunkName& name) {
 
 ChunkRef Directory::Commit(std::unique_ptr<Chunk> chunk, const ChunkRef* parent,
                            Sharing sharing) {
+  ChunkRef committed = CommitOnly(std::move(chunk), parent, sharing);
+  if (disk_ != nullptr) StartWrites();
+  return committed;
+}
+
+ChunkRef Directory::CommitOnly(std::unique_ptr<Chunk> chunk, const ChunkRef* parent,
+                               Sharing sharing) {
   std::unique_ptr<Chunk> loser;  // freed after the lock is gone
   MutexLock lock(&mu_);
   auto [place, is_new] = entries_.try_emplace(chunk->name());
@@ -94,11 +105,16 @@ ChunkRef Directory::Commit(std::unique_ptr<Chunk> chunk, const ChunkRef* parent,
     ++entry->parent->children;
   }
   const ChunkGeometry& geometry = entry->chunk->geometry();
-  pages_ += geometry.page_count;
+  pages_ += entry->chunk->resident_pages();
   if (chunks_of_space_.size() <= geometry.space.value()) {
     chunks_of_space_.resize(geometry.space.value() + 1);
   }
   ++chunks_of_space_[geometry.space.value()];
+  if (entry->chunk->disk() != nullptr) {
+    AddToDroppable(entry);
+  } else if (disk_ != nullptr && sharing == Sharing::kShared) {
+    QueueWrite(entry);
+  }
   return ChunkRef(this, entry);
 }
 
@@ -108,13 +124,58 @@ uint64_t Directory::EvictAll() {
   return count;
 }
 
+uint64_t Directory::Evict(uint64_t bytes) {
+  const uint64_t before = budget_->used_bytes();
+  const auto freed = [&] {
+    const uint64_t used = budget_->used_bytes();
+    return used < before ? before - used : 0;
+  };
+  while (freed() < bytes && EvictOne()) {
+  }
+  return freed();
+}
+
+Directory::VerifyResult Directory::Verify() {
+  std::vector<ChunkName> names;
+  {
+    MutexLock lock(&mu_);
+    names.reserve(entries_.size());
+    for (const auto& [name, entry] : entries_) names.push_back(name);
+  }
+  VerifyResult result;
+  for (const ChunkName& name : names) {
+    // Gone meanwhile, or private to a sequence: nobody else could be misled by it.
+    std::optional<ChunkRef> chunk = Find(name);
+    if (!chunk.has_value()) continue;
+    (*chunk)->Pin();
+    const ChunkGeometry& geometry = (*chunk)->geometry();
+    for (uint32_t l = 0; l < geometry.layers.size(); ++l) {
+      const LayerIndex layer(l);
+      for (uint32_t head = 0; head < geometry.layers[l].kv_heads; ++head) {
+        const std::byte* page = (*chunk)->page(layer, head);
+        if (page == nullptr) continue;
+        ++result.pages;
+        const uint32_t crc = kernels::Crc32c(PageSeed(name, layer, head), page,
+                                             geometry.layers[l].page_bytes);
+        result.bad_pages += crc != (*chunk)->crc(layer, head);
+      }
+    }
+    (*chunk)->Unpin();
+  }
+  return result;
+}
+
 DirectoryStats Directory::Stats() const {
   MutexLock lock(&mu_);
   return DirectoryStats{.chunks = entries_.size(),
                         .pages = pages_,
                         .evictable_chunks = evictable_.size(),
                         .evicted_chunks = evicted_,
-                        .duplicate_chunks = duplicates_};
+                        .duplicate_chunks = duplicates_,
+                        .dropped_pages = dropped_pages_,
+                        .loaded_pages = loaded_pages_,
+                        .writing_chunks = writing_,
+                        .unwritten_chunks = unwritten_};
 }
 
 uint64_t Directory::ChunkCount(NamespaceIndex space) const {
@@ -170,7 +231,13 @@ Directory::Entry* Directory::Remove(Entry* entry,
                                     std::vector<std::unique_ptr<Chunk>>* dropped) {
   Entry* parent = entry->parent;
   const ChunkGeometry& geometry = entry->chunk->geometry();
-  pages_ -= geometry.page_count;
+  pages_ -= entry->chunk->resident_pages();
+  if (entry->write == Entry::Write::kFailed) --unwritten_;
+  if (entry->droppable.has_value()) {
+    droppable_.back()->droppable = entry->droppable;
+    droppable_[*entry->droppable] = droppable_.back();
+    droppable_.pop_back();
+  }
   --chunks_of_space_[geometry.space.value()];
   if (parent != nullptr) {
     --parent->children;

@@ -7,18 +7,26 @@
 // becomes evictable when its last child is gone, as warm as that child was. A chunk that
 // can't be found again (a random name) goes with its last reference.
 //
+// With a disk tier, every chunk that can be found again is written behind its commit, in
+// the order of commits. What is on disk is found there after it was evicted here, or
+// after a restart: its abstracts are read at once (BringIn), its pages when a query
+// selects them (Load). When there is nothing left to evict, cold pages of open sequences
+// are dropped, and while writes are under way, room is waited for.
+//
 // Invariants: a name stands for one chunk; a chunk's parent is in the directory as long
 // as the chunk is; a referenced chunk is never evicted; memory use never exceeds the
 // budget.
 //
 // Thread safety: internally synchronized. A ChunkRef belongs to one owner; the chunk it
-// refers to is immutable. Lock order: Directory::mu_, then HostTier::mu_.
+// refers to is immutable. Lock order: write_order_mu_, mu_, HostTier::mu_. The disk tier
+// is called without mu_. What says "blocking" waits for the disk.
 
 #ifndef KVTIER_TIERS_DIRECTORY_H_
 #define KVTIER_TIERS_DIRECTORY_H_
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -29,9 +37,11 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "kernels/base/mutex.h"
 #include "tiers/chunk.h"
 #include "tiers/chunk_name.h"
+#include "tiers/disk/disk_tier.h"
 #include "tiers/host/host_tier.h"
 #include "tiers/memory_budget.h"
 
@@ -69,21 +79,64 @@ class ChunkRef {
   Entry* entry_ = nullptr;
 };
 
+// What a name stands for: a chunk here, or on disk, or nothing.
+struct FoundChunk {
+  ChunkName name;
+  std::optional<ChunkRef> host;
+  std::optional<DiskChunk> disk;
+
+  explicit operator bool() const { return host.has_value() || disk.has_value(); }
+};
+
+struct PageNeed {
+  const Chunk* chunk = nullptr;
+  LayerIndex layer;
+  uint32_t kv_head = 0;
+};
+
+// Keeps chunks pinned as long as it lives. The chunks must outlive it. For one Load.
+class PagePins {
+ public:
+  PagePins() = default;
+  PagePins(const PagePins&) = delete;  // unpins once
+  PagePins& operator=(const PagePins&) = delete;
+  ~PagePins();
+
+ private:
+  friend class Directory;
+
+  void Add(const Chunk* chunk) {
+    if (!chunks_.empty() && chunks_.back() == chunk) return;
+    chunk->Pin();
+    chunks_.push_back(chunk);
+  }
+
+  std::vector<const Chunk*> chunks_;
+  Directory* directory_ = nullptr;
+  uint64_t bytes_ = 0;  // of directory_'s pinned_bytes_
+};
+
 struct DirectoryStats {
   uint64_t chunks = 0;
   uint64_t pages = 0;
   uint64_t evictable_chunks = 0;
   uint64_t evicted_chunks = 0;
   uint64_t duplicate_chunks = 0;  // commits that found their name taken
+  uint64_t dropped_pages = 0;     // of chunks that are on disk
+  uint64_t loaded_pages = 0;      // from disk
+  uint64_t writing_chunks = 0;
+  uint64_t unwritten_chunks = 0;  // whose write failed
 };
 
 class Directory {
  public:
-  // Both must outlive the directory.
-  Directory(MemoryBudget* budget, HostTier* host) : budget_(budget), host_(host) {}
+  // All must outlive the directory.
+  //   disk: null, if host memory is the last tier
+  Directory(MemoryBudget* budget, HostTier* host, DiskTier* disk = nullptr)
+      : budget_(budget), host_(host), disk_(disk) {}
   Directory(const Directory&) = delete;  // references point to it
   Directory& operator=(const Directory&) = delete;
-  // All references must be gone.
+  // All references must be gone. Blocking: waits for writes under way.
   ~Directory();
 
   // Reserves memory for tables, evicting if it must.
@@ -101,6 +154,27 @@ class Directory {
 
   std::optional<ChunkRef> Find(const ChunkName& name) ABSL_LOCKS_EXCLUDED(mu_);
 
+  // As Find, also on disk.
+  FoundChunk Lookup(const ChunkName& name) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Brings what Lookup found, consecutive chunks of one sequence from its first, into
+  // memory: all of them, or as many as the disk gives. Blocking.
+  // ResourceExhausted: their abstracts don't fit.
+  absl::StatusOr<std::vector<ChunkRef>> BringIn(
+      std::vector<FoundChunk> found, std::shared_ptr<const ChunkGeometry> geometry)
+      ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Makes pages resident and keeps them so as long as `pins` lives. Blocking if some
+  // are on disk only; adds the bytes read there to `disk_bytes`.
+  // ResourceExhausted; DataLoss, Unavailable, DeadlineExceeded of the disk.
+  absl::Status Load(absl::Span<const PageNeed> needs, PagePins* pins,
+                    uint64_t* disk_bytes) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Returns when all of them are on disk. Blocking. A write that failed is tried again.
+  // FailedPrecondition: there is no disk tier. Unavailable, ResourceExhausted: its
+  // errors.
+  absl::Status AwaitWritten(absl::Span<const ChunkRef> chunks) ABSL_LOCKS_EXCLUDED(mu_);
+
   // Puts a named, complete chunk in the directory. If its name is taken, `chunk` is
   // dropped and the chunk that came first is referred to instead.
   //   parent: the chunk before it in its sequence; null for a sequence's first
@@ -109,6 +183,17 @@ class Directory {
 
   // Evicts all that may go; returns how many chunks did.
   uint64_t EvictAll() ABSL_LOCKS_EXCLUDED(mu_);
+  // Evicts, coldest first, until so many bytes of the budget came free, or nothing is
+  // left that may go. Returns the bytes.
+  uint64_t Evict(uint64_t bytes) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Computes the checksums of all pages in memory again and compares. Takes as long as
+  // reading them; others go on.
+  struct VerifyResult {
+    uint64_t pages = 0;
+    uint64_t bad_pages = 0;
+  };
+  VerifyResult Verify() ABSL_LOCKS_EXCLUDED(mu_);
 
   DirectoryStats Stats() const ABSL_LOCKS_EXCLUDED(mu_);
   // Chunks of one namespace.
@@ -116,13 +201,36 @@ class Directory {
 
  private:
   friend class ChunkRef;
+  friend class PagePins;
   using Entry = ChunkRef::Entry;
 
+  ChunkRef CommitOnly(std::unique_ptr<Chunk> chunk, const ChunkRef* parent,
+                      Sharing sharing) ABSL_LOCKS_EXCLUDED(mu_);
   void AddReference(Entry* entry) ABSL_LOCKS_EXCLUDED(mu_);
   void Release(Entry* entry) ABSL_LOCKS_EXCLUDED(mu_);
 
+  // Evicts, drops pages, or waits for a write; false if nothing of that is possible.
+  bool MakeRoom() ABSL_LOCKS_EXCLUDED(mu_);
   // Evicts the coldest; false if nothing may go.
   bool EvictOne() ABSL_LOCKS_EXCLUDED(mu_);
+  // Drops some pages that are cold and on disk; false if there are none.
+  bool DropPages() ABSL_LOCKS_EXCLUDED(mu_);
+  // False if no write is under way.
+  bool AwaitAnyWrite() ABSL_LOCKS_EXCLUDED(mu_);
+  // Brings in chunks that are all on disk.
+  absl::Status BringInRun(absl::Span<FoundChunk> run,
+                          const std::shared_ptr<const ChunkGeometry>& geometry,
+                          std::vector<ChunkRef>* chunks) ABSL_LOCKS_EXCLUDED(mu_);
+  // Waits for its turn to pin so many bytes of pages. What is pinned at a time is
+  // bounded, so that those who load always find something to drop.
+  void AwaitPinTurn(uint64_t bytes) ABSL_LOCKS_EXCLUDED(mu_);
+  void EndPins(uint64_t bytes) ABSL_LOCKS_EXCLUDED(mu_);
+  // Counts a reference that lasts until FinishWrite.
+  void QueueWrite(Entry* entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void StartWrites() ABSL_LOCKS_EXCLUDED(write_order_mu_, mu_);
+  void FinishWrite(Entry* entry, absl::StatusOr<DiskChunk> written)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  void AddToDroppable(Entry* entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void AddReferenceLocked(Entry* entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Called when `entry` lost its last reference or child. Chunks that go at once are
   // moved to `dropped`, to be destroyed without the lock.
@@ -137,6 +245,10 @@ class Directory {
   // Constant after construction.
   MemoryBudget* const budget_;
   HostTier* const host_;
+  DiskTier* const disk_;
+
+  // Held while chunks go from to_write_ to the disk tier, which wants parents first.
+  Mutex write_order_mu_;
 
   mutable Mutex mu_;
   absl::flat_hash_map<ChunkName, std::unique_ptr<Entry>> entries_ ABSL_GUARDED_BY(mu_);
@@ -147,6 +259,21 @@ class Directory {
   uint64_t pages_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t evicted_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t duplicates_ ABSL_GUARDED_BY(mu_) = 0;
+  std::deque<Entry*> to_write_ ABSL_GUARDED_BY(mu_);
+  // Entries whose chunk is on disk, in any order, and where DropPages goes on.
+  std::vector<Entry*> droppable_ ABSL_GUARDED_BY(mu_);
+  size_t drop_hand_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t dropped_pages_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t loaded_pages_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t writing_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t finished_writes_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t unwritten_ ABSL_GUARDED_BY(mu_) = 0;
+  CondVar write_finished_;
+  uint64_t pinned_bytes_ ABSL_GUARDED_BY(mu_) = 0;
+  // Turns to pin, in the order of asking.
+  uint64_t last_pin_turn_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t next_pin_turn_ ABSL_GUARDED_BY(mu_) = 1;
+  CondVar pins_changed_;
 };
 
 // Guarded by the directory's mutex, but for `chunk`, which is constant.
@@ -156,6 +283,9 @@ struct ChunkRef::Entry {
   Sharing sharing = Sharing::kShared;
   uint32_t references = 0;
   uint32_t children = 0;
+  enum class Write : uint8_t { kNone, kUnderWay, kFailed } write = Write::kNone;
+  absl::Status write_error;
+  std::optional<size_t> droppable;  // index in droppable_
   // Unique among evictable entries, being a key there.
   uint64_t last_use = 0;
 };

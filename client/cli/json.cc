@@ -42,6 +42,11 @@ void JsonWriter::Field(const char* key, const std::string& value) {
   text_ += JsonString(value);
 }
 
+void JsonWriter::Item(const std::string& value) {
+  Key(nullptr);
+  text_ += JsonString(value);
+}
+
 void JsonWriter::Field(const char* key, uint64_t value) {
   Key(key);
   absl::StrAppend(&text_, value);

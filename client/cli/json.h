@@ -20,6 +20,8 @@ class JsonWriter {
   void EndArray() { End(']'); }
   void Field(const char* key, const std::string& value);
   void Field(const char* key, uint64_t value);
+  // Of an array.
+  void Item(const std::string& value);
 
   const std::string& text() const { return text_; }
 

@@ -12,7 +12,9 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "client/cli/json.h"
 #include "client/cli/render.h"
+#include "client/cli/table.h"
 #include "client/cpp/admin_client.h"
 
 namespace kvtier::cli {
@@ -26,6 +28,8 @@ struct CommandLine {
   bool json = false;
   double interval_seconds = 1;
   uint64_t count = 0;
+  uint64_t bytes = 0;
+  std::string tier;
 };
 
 // The system's daemon if there is one, else the user's own.
@@ -65,6 +69,39 @@ int Sequences(client::AdminClient& admin, const CommandLine& options) {
   return Print(options.json ? SequencesJson(*sequences) : SequencesTable(*sequences));
 }
 
+int Sessions(client::AdminClient& admin, const CommandLine& options) {
+  absl::StatusOr<std::vector<client::SessionInfo>> sessions =
+      admin.ListSessions(options.space);
+  if (!sessions.ok()) return Fail(sessions.status());
+  return Print(options.json ? SessionsJson(*sessions) : SessionsTable(*sessions));
+}
+
+int Evict(client::AdminClient& admin, const CommandLine& options) {
+  absl::StatusOr<uint64_t> freed = admin.Evict(options.bytes);
+  if (!freed.ok()) return Fail(freed.status());
+  JsonWriter json;
+  json.BeginObject();
+  json.Field("freed_bytes", *freed);
+  json.EndObject();
+  return Print(options.json ? json.text() + "\n" : "freed " + HumanBytes(*freed) + "\n");
+}
+
+// What does not verify is an error, and in the output.
+int Verify(client::AdminClient& admin, const CommandLine& options) {
+  absl::StatusOr<client::Verified> verified = admin.Verify(options.tier);
+  if (!verified.ok()) return Fail(verified.status());
+  JsonWriter json;
+  json.BeginObject();
+  json.Field("pages", verified->pages);
+  json.Field("bad_pages", verified->bad_pages);
+  json.EndObject();
+  const int printed =
+      Print(options.json ? json.text() + "\n"
+                         : std::to_string(verified->pages) + " pages read, " +
+                               std::to_string(verified->bad_pages) + " bad\n");
+  return verified->bad_pages == 0 ? printed : kError;
+}
+
 int Watch(client::AdminClient& admin, const CommandLine& options) {
   constexpr uint64_t kLinesPerHeader = 20;
   std::optional<client::Stats> before;
@@ -93,7 +130,7 @@ int main(int argc, char** argv) {
   using namespace kvtier;
   using namespace kvtier::cli;
   CommandLine options;
-  CLI::App app("Looks at a running kvtierd.");
+  CLI::App app("Looks at a running kvtierd, and steers it.");
   app.require_subcommand(1);
   app.fallthrough();
   app.set_version_flag("--version", std::string("kvtierctl ") + KVTIER_VERSION);
@@ -102,6 +139,14 @@ int main(int argc, char** argv) {
   CLI::App* status = app.add_subcommand("status", "tiers, namespaces and sessions");
   CLI::App* sequences = app.add_subcommand("sequences", "the open sequences");
   sequences->add_option("--namespace", options.space, "only this namespace's");
+  CLI::App* sessions = app.add_subcommand("sessions", "the workers' sessions");
+  sessions->add_option("--namespace", options.space, "only this namespace's");
+  CLI::App* evict =
+      app.add_subcommand("evict", "drops what nobody uses from host memory");
+  evict->add_option("--bytes", options.bytes, "stop after so many: 4096, 2GiB; 0: all")
+      ->transform(CLI::AsSizeValue(false));
+  CLI::App* verify = app.add_subcommand("verify", "reads everything, checks checksums");
+  verify->add_option("--tier", options.tier, "only this tier: host or disk");
   CLI::App* watch = app.add_subcommand("watch", "a line per interval, until stopped");
   watch->add_option("--interval", options.interval_seconds, "seconds, 0.1 to 3600")
       ->check(CLI::Range(0.1, 3600.0));
@@ -120,6 +165,9 @@ int main(int argc, char** argv) {
   }
   if (*status) return Status(**admin, options);
   if (*sequences) return Sequences(**admin, options);
+  if (*sessions) return Sessions(**admin, options);
+  if (*evict) return Evict(**admin, options);
+  if (*verify) return Verify(**admin, options);
   if (*watch) return Watch(**admin, options);
   return kUsage;
 }

@@ -27,6 +27,12 @@ void WriteStats(const client::Stats& stats, JsonWriter* json) {
     json->Field("evicted_chunks", tier.evicted_chunks);
     json->Field("written_bytes", tier.written_bytes);
     json->Field("read_bytes", tier.read_bytes);
+    json->Field("dropped_pages", tier.dropped_pages);
+    json->Field("lost_chunks", tier.lost_chunks);
+    json->Field("unwritten_chunks", tier.unwritten_chunks);
+    json->BeginArray("complaints");
+    for (const std::string& one : tier.complaints) json->Item(one);
+    json->EndArray();
     json->EndObject();
   }
   json->EndArray();
@@ -41,6 +47,22 @@ void WriteStats(const client::Stats& stats, JsonWriter* json) {
     json->Field("unsealed_bytes", space.unsealed_bytes);
     json->Field("appended_tokens", space.appended_tokens);
     json->Field("retrieve_items", space.retrieve_items);
+    json->EndObject();
+  }
+  json->EndArray();
+}
+
+void WriteSessions(const std::vector<client::SessionInfo>& sessions, JsonWriter* json) {
+  json->BeginArray("sessions");
+  for (const client::SessionInfo& info : sessions) {
+    json->BeginObject();
+    json->Field("namespace_name", info.namespace_name);
+    json->Field("session_id", info.session_id);
+    json->Field("worker_label", info.worker_label);
+    json->Field("worker_pid", info.worker_pid);
+    json->Field("age_seconds", info.age_seconds);
+    json->Field("sequences", info.sequences);
+    json->Field("unsealed_bytes", info.unsealed_bytes);
     json->EndObject();
   }
   json->EndArray();
@@ -77,11 +99,12 @@ std::string StatusTables(const client::Stats& stats,
                             HumanSeconds(stats.uptime_seconds), ", resident ",
                             HumanBytes(stats.resident_bytes), "\n\n");
   Table tiers({"tier", "capacity", "used", "pages", "chunks", "hits", "misses", "evicted",
-               "written", "read"});
+               "dropped", "lost", "written", "read"});
   for (const client::TierStats& tier : stats.tiers) {
     tiers.Add({tier.tier, HumanBytes(tier.capacity_bytes), HumanBytes(tier.used_bytes),
                StrCat(tier.pages), StrCat(tier.chunks), StrCat(tier.hit_chunks),
                StrCat(tier.miss_chunks), StrCat(tier.evicted_chunks),
+               StrCat(tier.dropped_pages), StrCat(tier.lost_chunks),
                HumanBytes(tier.written_bytes), HumanBytes(tier.read_bytes)});
   }
   Table spaces({"namespace", "models", "sessions", "sequences", "chunks", "unsealed",
@@ -92,15 +115,33 @@ std::string StatusTables(const client::Stats& stats,
                 HumanBytes(space.unsealed_bytes), StrCat(space.appended_tokens),
                 StrCat(space.retrieve_items)});
   }
-  absl::StrAppend(&text, tiers.Text(), "\n", spaces.Text());
-  if (sessions.empty()) return text;
+  absl::StrAppend(&text, tiers.Text(), "\n");
+  for (const client::TierStats& tier : stats.tiers) {
+    for (const std::string& one : tier.complaints) {
+      absl::StrAppend(&text, tier.tier, ": ", one, "\n");
+    }
+    if (!tier.complaints.empty()) absl::StrAppend(&text, "\n");
+  }
+  absl::StrAppend(&text, spaces.Text());
+  return sessions.empty() ? text : StrCat(text, "\n", SessionsTable(sessions));
+}
+
+std::string SessionsTable(const std::vector<client::SessionInfo>& sessions) {
   Table table({"namespace", "session", "worker", "pid", "age", "sequences", "unsealed"});
   for (const client::SessionInfo& info : sessions) {
     table.Add({info.namespace_name, StrCat(info.session_id), info.worker_label,
                StrCat(info.worker_pid), HumanSeconds(info.age_seconds),
                StrCat(info.sequences), HumanBytes(info.unsealed_bytes)});
   }
-  return StrCat(text, "\n", table.Text());
+  return table.Text();
+}
+
+std::string SessionsJson(const std::vector<client::SessionInfo>& sessions) {
+  JsonWriter json;
+  json.BeginObject();
+  WriteSessions(sessions, &json);
+  json.EndObject();
+  return json.text() + "\n";
 }
 
 std::string StatusJson(const client::Stats& stats,
@@ -108,19 +149,7 @@ std::string StatusJson(const client::Stats& stats,
   JsonWriter json;
   json.BeginObject();
   WriteStats(stats, &json);
-  json.BeginArray("sessions");
-  for (const client::SessionInfo& info : sessions) {
-    json.BeginObject();
-    json.Field("namespace_name", info.namespace_name);
-    json.Field("session_id", info.session_id);
-    json.Field("worker_label", info.worker_label);
-    json.Field("worker_pid", info.worker_pid);
-    json.Field("age_seconds", info.age_seconds);
-    json.Field("sequences", info.sequences);
-    json.Field("unsealed_bytes", info.unsealed_bytes);
-    json.EndObject();
-  }
-  json.EndArray();
+  WriteSessions(sessions, &json);
   json.EndObject();
   return json.text() + "\n";
 }

@@ -18,6 +18,9 @@ std::string StatusTables(const client::Stats& stats,
 std::string StatusJson(const client::Stats& stats,
                        const std::vector<client::SessionInfo>& sessions);
 
+std::string SessionsTable(const std::vector<client::SessionInfo>& sessions);
+std::string SessionsJson(const std::vector<client::SessionInfo>& sessions);
+
 std::string SequencesTable(const std::vector<client::SequenceInfo>& sequences);
 std::string SequencesJson(const std::vector<client::SequenceInfo>& sequences);
 

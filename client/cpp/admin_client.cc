@@ -23,7 +23,11 @@ TierStats FromMessage(const v1::TierStats& tier) {
           .miss_chunks = tier.miss_chunks(),
           .evicted_chunks = tier.evicted_chunks(),
           .written_bytes = tier.written_bytes(),
-          .read_bytes = tier.read_bytes()};
+          .read_bytes = tier.read_bytes(),
+          .dropped_pages = tier.dropped_pages(),
+          .lost_chunks = tier.lost_chunks(),
+          .unwritten_chunks = tier.unwritten_chunks(),
+          .complaints = {tier.complaints().begin(), tier.complaints().end()}};
 }
 
 NamespaceStats FromMessage(const v1::NamespaceStats& space) {
@@ -135,13 +139,33 @@ class GrpcAdminClient final : public AdminClient {
     return result;
   }
 
+  absl::StatusOr<uint64_t> Evict(uint64_t bytes) override {
+    v1::EvictRequest request;
+    request.set_bytes(bytes);
+    v1::EvictResponse response;
+    absl::Status status = Call(&v1::Admin::Stub::Evict, request, &response);
+    if (!status.ok()) return status;
+    return response.freed_bytes();
+  }
+
+  absl::StatusOr<Verified> Verify(const std::string& tier) override {
+    v1::VerifyRequest request;
+    request.set_tier(tier);
+    v1::VerifyResponse response;
+    absl::Status status =
+        Call(&v1::Admin::Stub::Verify, request, &response, absl::Hours(1));
+    if (!status.ok()) return status;
+    return Verified{response.pages(), response.bad_pages()};
+  }
+
  private:
   template <typename Request, typename Response>
   absl::Status Call(grpc::Status (v1::Admin::Stub::*method)(grpc::ClientContext*,
                                                             const Request&, Response*),
-                    const Request& request, Response* response) {
+                    const Request& request, Response* response,
+                    absl::Duration longer = absl::ZeroDuration()) {
     grpc::ClientContext context;
-    channel_.SetDeadline(&context);
+    context.set_deadline(absl::ToChronoTime(channel_.Deadline() + longer));
     return channel_.ToStatus((stub_.get()->*method)(&context, request, response));
   }
 

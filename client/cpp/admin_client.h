@@ -34,6 +34,10 @@ struct TierStats {
   uint64_t evicted_chunks = 0;
   uint64_t written_bytes = 0;
   uint64_t read_bytes = 0;
+  uint64_t dropped_pages = 0;
+  uint64_t lost_chunks = 0;
+  uint64_t unwritten_chunks = 0;
+  std::vector<std::string> complaints;
 };
 
 struct NamespaceStats {
@@ -77,6 +81,11 @@ struct SessionInfo {
   uint64_t unsealed_bytes = 0;
 };
 
+struct Verified {
+  uint64_t pages = 0;
+  uint64_t bad_pages = 0;
+};
+
 class AdminClient {
  public:
   // Doesn't connect yet: the first call does.
@@ -96,6 +105,12 @@ class AdminClient {
       const std::string& namespace_name) = 0;
   virtual absl::StatusOr<std::vector<SessionInfo>> ListSessions(
       const std::string& namespace_name) = 0;
+
+  // Evicts what nobody uses from host memory; 0: all of it. Returns the bytes freed.
+  virtual absl::StatusOr<uint64_t> Evict(uint64_t bytes) = 0;
+  // Compares the checksums of everything in a tier; empty: in all. Takes as long as
+  // reading it: its deadline is an hour.
+  virtual absl::StatusOr<Verified> Verify(const std::string& tier) = 0;
 };
 
 }  // namespace kvtier::client

@@ -1,5 +1,5 @@
-// Mutex and MutexLock: absl's, except under the thread sanitizer, which doesn't see into
-// the system's Abseil and gets an annotated std::mutex.
+// Mutex, MutexLock and CondVar: absl's, except under the thread sanitizer, which doesn't
+// see into the system's Abseil and gets an annotated std::mutex.
 //
 // Thread safety: that is what they are for.
 
@@ -9,6 +9,7 @@
 #include "absl/base/thread_annotations.h"
 
 #if defined(__SANITIZE_THREAD__)
+#include <condition_variable>
 #include <mutex>
 #else
 #include "absl/synchronization/mutex.h"
@@ -23,8 +24,21 @@ class ABSL_LOCKABLE Mutex {
   void Lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() { mu_.lock(); }
   void Unlock() ABSL_UNLOCK_FUNCTION() { mu_.unlock(); }
 
+  void lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() { mu_.lock(); }
+  void unlock() ABSL_UNLOCK_FUNCTION() { mu_.unlock(); }
+
  private:
   std::mutex mu_;
+};
+
+class CondVar {
+ public:
+  void Wait(Mutex* mu) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) { cv_.wait(*mu); }
+  void Signal() { cv_.notify_one(); }
+  void SignalAll() { cv_.notify_all(); }
+
+ private:
+  std::condition_variable_any cv_;
 };
 
 class ABSL_SCOPED_LOCKABLE MutexLock {
@@ -44,6 +58,7 @@ class ABSL_SCOPED_LOCKABLE MutexLock {
 
 using Mutex = absl::Mutex;
 using MutexLock = absl::MutexLock;
+using CondVar = absl::CondVar;
 
 #endif
 

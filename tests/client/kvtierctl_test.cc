@@ -87,6 +87,11 @@ TEST(Kvtierctl, ShowsARunningDaemon) {
               ::testing::AllOf(HasSubstr("\"worker_label\": \"w1\""),
                                HasSubstr("\"capacity_bytes\": 4294967296")));
   EXPECT_THAT(run({"sequences", "--json"}), HasSubstr("{\"sequences\": []}"));
+  EXPECT_THAT(run({"sessions"}), HasSubstr("w1"));
+  EXPECT_THAT(run({"sessions", "--json"}), HasSubstr("\"worker_label\": \"w1\""));
+  EXPECT_THAT(run({"evict", "--bytes", "2GiB", "--json"}),
+              HasSubstr("{\"freed_bytes\": 0}"));
+  EXPECT_THAT(run({"verify"}), HasSubstr("0 pages read, 0 bad"));
   EXPECT_THAT(run({"watch", "--count", "2", "--interval", "0.1"}), HasSubstr("+tokens"));
 }
 
@@ -99,6 +104,9 @@ TEST(Kvtierctl, ExitCodeSaysWhatHappened) {
   EXPECT_EQ(nothing.Wait(), 2);
   KvtierdProcess daemon;
   ASSERT_TRUE(daemon.ready());
+  ChildProcess no_tier(
+      {KVTIERCTL_PATH, "--socket", daemon.admin_socket(), "verify", "--tier", "tape"});
+  EXPECT_EQ(no_tier.Wait(), 1);
   ChildProcess error({KVTIERCTL_PATH, "--socket", daemon.admin_socket(), "sequences",
                       "--namespace", "nobody"});
   EXPECT_EQ(error.Wait(), 1);

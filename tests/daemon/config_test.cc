@@ -32,6 +32,8 @@ TEST(Config, ExampleFileListsTheDefaults) {
   EXPECT_EQ(store.host_capacity_bytes, defaults.store.host_capacity_bytes);
   EXPECT_EQ(store.host_region_bytes, defaults.store.host_region_bytes);
   EXPECT_EQ(store.unsealed_bytes_max, defaults.store.unsealed_bytes_max);
+  EXPECT_EQ(store.disk_directory, defaults.store.disk_directory);
+  EXPECT_EQ(store.disk_capacity_bytes, defaults.store.disk_capacity_bytes);
   EXPECT_EQ(store.sequences_max, defaults.store.sequences_max);
   EXPECT_EQ(store.sessions_max, defaults.store.sessions_max);
   EXPECT_EQ(store.models_max, defaults.store.models_max);
@@ -53,6 +55,9 @@ TEST(Config, ReadsEveryKey) {
       capacity = 1073741824
       region = "4MiB"
       unsealed_max = "64MiB"
+      [disk]
+      directory = "/tmp/y"
+      capacity = "1TiB"
       [limits]
       message_max = "1MiB"
       sessions_max = 3
@@ -71,6 +76,8 @@ TEST(Config, ReadsEveryKey) {
   EXPECT_EQ(config->store.host_capacity_bytes, uint64_t{1} << 30);
   EXPECT_EQ(config->store.host_region_bytes, 4u << 20);
   EXPECT_EQ(config->store.unsealed_bytes_max, 64u << 20);
+  EXPECT_EQ(config->store.disk_directory, "/tmp/y");
+  EXPECT_EQ(config->store.disk_capacity_bytes, uint64_t{1} << 40);
   EXPECT_EQ(config->message_bytes_max, 1u << 20);
   EXPECT_EQ(config->store.sessions_max, 3u);
   EXPECT_EQ(config->store.sequences_max, 4u);

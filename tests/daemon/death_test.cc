@@ -132,6 +132,33 @@ TEST(DaemonDeath, PendingAndLaterCallsAreUnavailableAtOnce) {
   EXPECT_LT(absl::Now() - killed, absl::Seconds(2));
 }
 
+TEST(DaemonDeath, WhatWasSealedDurablySurvivesIt) {
+  testing::TempDir dir;
+  const std::string config =
+      "[disk]\ndirectory = \"" + dir.path() + "/disk\"\ncapacity = \"64MiB\"\n";
+  for (const uint32_t cached : {0u, 1024u}) {
+    KvtierdProcess daemon(config, dir.path());
+    ASSERT_TRUE(daemon.ready());
+    std::unique_ptr<client::Client> client = Connect(daemon);
+    auto opened = OpenTestSequence(*client, TestTokens(1024));
+    ASSERT_TRUE(opened.ok()) << opened.status();
+    EXPECT_EQ(opened->cached_tokens, cached);
+    if (cached == 0) {
+      ASSERT_TRUE(testing::AppendAll(*client, opened->sequence, 0, 1024).ok());
+      auto sealed = client->Seal(opened->sequence, true);
+      ASSERT_TRUE(sealed.ok()) << sealed.status();
+      EXPECT_EQ(sealed->sealed_tokens, 1024u);
+    }
+    for (uint32_t layer = 0; layer < testing::kLayers; ++layer) {
+      auto rows = testing::ReadLayer(*client, opened->sequence, layer, 0, 1024);
+      ASSERT_TRUE(rows.ok()) << rows.status();
+      EXPECT_TRUE(*rows == testing::StoredRows(layer, 0, 1024));
+    }
+    daemon.process().Signal(SIGKILL);
+    daemon.process().Wait();
+  }
+}
+
 TEST(DaemonDeath, AStoppedDaemonRunsIntoTheDeadline) {
   KvtierdProcess daemon;
   ASSERT_TRUE(daemon.ready());

@@ -13,6 +13,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "kernels/host/checksum.h"
 
 namespace kvtier::tiers {
 namespace {
@@ -114,6 +115,20 @@ TEST_F(DirectoryTest, AParentIsAsWarmAsItsWarmestChild) {
   { ChunkRef again = *directory_.Find(Name(2)); }  // used without its parent
   EvictOne();
   EXPECT_FALSE(Cached(3));
+}
+
+TEST_F(DirectoryTest, VerifySeesAFlippedBit) {
+  auto chunk = Make(geometry_);
+  ASSERT_TRUE(chunk.ok()) << chunk.status();
+  std::byte* page = (*chunk)->page(LayerIndex(0), 0);
+  std::memset(page, 7, kPage);
+  (*chunk)->set_crc(LayerIndex(0), 0, kernels::Crc32c(0, page, kPage));
+  (*chunk)->SetName(Name(1));
+  ChunkRef open = directory_.Commit(*std::move(chunk), nullptr, Sharing::kShared);
+  EXPECT_EQ(directory_.Verify().pages, 1u);
+  EXPECT_EQ(directory_.Verify().bad_pages, 0u);
+  page[100] ^= std::byte{1};
+  EXPECT_EQ(directory_.Verify().bad_pages, 1u);
 }
 
 TEST_F(DirectoryTest, OpenChunksAreNeverEvicted) {

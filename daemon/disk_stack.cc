@@ -1,0 +1,65 @@
+#include "daemon/disk_stack.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "tiers/disk/ring_io.h"
+
+namespace kvtier::daemon {
+namespace {
+
+// For checksums and the catalog: one thread a core would compete with retrieval.
+constexpr size_t kThreads = 2;
+constexpr absl::Duration kTick = absl::Milliseconds(200);
+// A small tier still has a few segments to reassign.
+constexpr uint64_t kSegmentsMin = 8;
+
+}  // namespace
+
+DiskStack::DiskStack() : threads_(kThreads) {}
+
+absl::StatusOr<std::unique_ptr<DiskStack>> DiskStack::Open(const std::string& directory,
+                                                           uint64_t capacity_bytes) {
+  std::unique_ptr<DiskStack> stack(new DiskStack());
+  absl::StatusOr<std::unique_ptr<tiers::BlockIo>> io =
+      tiers::OpenRingIo({.directory = directory});
+  if (!io.ok()) return io.status();
+  stack->io_ = *std::move(io);
+  tiers::DiskTierOptions options;
+  options.directory = directory;
+  options.capacity_bytes = capacity_bytes;
+  const uint64_t share = capacity_bytes / kSegmentsMin / tiers::kIoUnit * tiers::kIoUnit;
+  options.segment_bytes = std::min(options.segment_bytes, share);
+  absl::StatusOr<std::unique_ptr<tiers::DiskTier>> tier =
+      tiers::DiskTier::Open(options, stack->io_.get(), nullptr, &stack->threads_);
+  if (!tier.ok()) return tier.status();
+  stack->tier_ = *std::move(tier);
+  stack->ticker_ = std::thread([raw = stack.get()] { raw->Tick(); });
+  return stack;
+}
+
+DiskStack::~DiskStack() {
+  {
+    absl::MutexLock lock(&mu_);
+    stopping_ = true;
+  }
+  if (ticker_.joinable()) ticker_.join();
+}
+
+void DiskStack::Tick() {
+  absl::MutexLock lock(&mu_);
+  while (!mu_.AwaitWithTimeout(absl::Condition(&stopping_), kTick)) {
+    mu_.Unlock();
+    tier_->Tick(absl::Now());
+    mu_.Lock();
+  }
+}
+
+std::vector<std::string> DiskStack::Complaints() const {
+  std::vector<std::string> complaints = io_->Downgrades();
+  for (std::string& one : tier_->Stats().degraded) complaints.push_back(std::move(one));
+  return complaints;
+}
+
+}  // namespace kvtier::daemon

@@ -1,0 +1,52 @@
+// The disk tier with what it runs on: threads, I/O, a clock. Ends in the right order.
+//
+// Thread safety: tier() may be used from any thread; the rest by one owner.
+
+#ifndef KVTIER_DAEMON_DISK_STACK_H_
+#define KVTIER_DAEMON_DISK_STACK_H_
+
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "daemon/thread_pool.h"
+#include "kernels/base/mutex.h"
+#include "tiers/disk/block_io.h"
+#include "tiers/disk/disk_tier.h"
+
+namespace kvtier::daemon {
+
+class DiskStack {
+ public:
+  // Blocking. Errors: OpenRingIo, DiskTier::Open.
+  static absl::StatusOr<std::unique_ptr<DiskStack>> Open(const std::string& directory,
+                                                         uint64_t capacity_bytes);
+  DiskStack(const DiskStack&) = delete;  // owns a thread
+  DiskStack& operator=(const DiskStack&) = delete;
+  ~DiskStack();
+
+  tiers::DiskTier* tier() const { return tier_.get(); }
+  // What is not as it should be, for people; empty when all is well.
+  std::vector<std::string> Complaints() const;
+
+ private:
+  DiskStack();
+  void Tick() ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Each is used by what stands below it.
+  ThreadPool threads_;
+  std::unique_ptr<tiers::BlockIo> io_;
+  std::unique_ptr<tiers::DiskTier> tier_;
+
+  absl::Mutex mu_;
+  bool stopping_ ABSL_GUARDED_BY(mu_) = false;
+
+  std::thread ticker_;
+};
+
+}  // namespace kvtier::daemon
+
+#endif  // KVTIER_DAEMON_DISK_STACK_H_

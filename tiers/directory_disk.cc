@@ -1,0 +1,332 @@
+// The Directory's side towards the disk tier: writing behind, bringing in, loading pages.
+
+#include <algorithm>
+#include <cassert>
+#include <cstring>
+
+#include "absl/container/flat_hash_map.h"
+#include "tiers/directory.h"
+
+namespace kvtier::tiers {
+namespace {
+
+// Pages dropped in one go: enough that the lock is not taken for each.
+constexpr size_t kDropBatch = 64;
+// Of the budget, what loads may pin at a time: 1 / this.
+constexpr uint64_t kPinnedShare = 4;
+// Chunks whose abstracts are read at a time; bounds the buffers.
+constexpr size_t kBringInBatch = 64;
+
+// Waits for callbacks and keeps the first error.
+class Completions {
+ public:
+  explicit Completions(size_t count) : left_(count) {}
+
+  void Done(const absl::Status& status) {
+    MutexLock lock(&mu_);
+    if (first_error_.ok()) first_error_ = status;
+    if (--left_ == 0) all_done_.SignalAll();
+  }
+  absl::Status Wait() {
+    MutexLock lock(&mu_);
+    while (left_ > 0) all_done_.Wait(&mu_);
+    return first_error_;
+  }
+
+ private:
+  Mutex mu_;
+  CondVar all_done_;
+  size_t left_ ABSL_GUARDED_BY(mu_);
+  absl::Status first_error_ ABSL_GUARDED_BY(mu_);
+};
+
+bool SameLayers(const ChunkGeometry& memory, const DiskGeometry& disk) {
+  return std::equal(memory.layers.begin(), memory.layers.end(), disk.layers.begin(),
+                    disk.layers.end(),
+                    [](const BlockGeometry& a, const DiskGeometry::Layer& b) {
+                      return a.kv_heads == b.kv_heads && a.page_bytes == b.page_bytes &&
+                             a.abstract_bytes == b.abstract_bytes;
+                    });
+}
+
+}  // namespace
+
+PagePins::~PagePins() {
+  for (const Chunk* chunk : chunks_) chunk->Unpin();
+  if (directory_ != nullptr) directory_->EndPins(bytes_);
+}
+
+void Directory::AwaitPinTurn(uint64_t bytes) {
+  MutexLock lock(&mu_);
+  const uint64_t turn = ++last_pin_turn_;
+  const uint64_t pinned_max = budget_->capacity_bytes() / kPinnedShare;
+  while (turn != next_pin_turn_ ||
+         (pinned_bytes_ > 0 && pinned_bytes_ + bytes > pinned_max)) {
+    pins_changed_.Wait(&mu_);
+  }
+  ++next_pin_turn_;
+  pinned_bytes_ += bytes;
+  pins_changed_.SignalAll();
+}
+
+void Directory::EndPins(uint64_t bytes) {
+  MutexLock lock(&mu_);
+  pinned_bytes_ -= bytes;
+  pins_changed_.SignalAll();
+}
+
+bool Directory::MakeRoom() { return EvictOne() || DropPages() || AwaitAnyWrite(); }
+
+bool Directory::DropPages() {
+  std::vector<Slot> dropped;  // freed after the lock is gone
+  MutexLock lock(&mu_);
+  // A page that nobody selects any more is cold after two passes.
+  for (size_t left = 3 * droppable_.size(); left > 0 && dropped.size() < kDropBatch;
+       --left) {
+    drop_hand_ = drop_hand_ < droppable_.size() ? drop_hand_ : 0;
+    std::vector<Slot> cold =
+        droppable_[drop_hand_++]->chunk->DropColdPages(kDropBatch - dropped.size());
+    std::move(cold.begin(), cold.end(), std::back_inserter(dropped));
+  }
+  pages_ -= dropped.size();
+  dropped_pages_ += dropped.size();
+  return !dropped.empty();
+}
+
+bool Directory::AwaitAnyWrite() {
+  MutexLock lock(&mu_);
+  const uint64_t before = finished_writes_;
+  if (writing_ == 0) return false;
+  while (finished_writes_ == before) write_finished_.Wait(&mu_);
+  return true;
+}
+
+// Writing.
+
+void Directory::QueueWrite(Entry* entry) {
+  entry->write = Entry::Write::kUnderWay;
+  AddReferenceLocked(entry);
+  ++writing_;
+  to_write_.push_back(entry);
+}
+
+void Directory::StartWrites() {
+  MutexLock order(&write_order_mu_);
+  while (true) {
+    Entry* entry;
+    DiskWrite write;
+    {
+      MutexLock lock(&mu_);
+      if (to_write_.empty()) return;
+      entry = to_write_.front();
+      to_write_.pop_front();
+      if (entry->parent != nullptr) write.parent = entry->parent->chunk->name();
+    }
+    const Chunk& chunk = *entry->chunk;
+    const ChunkGeometry& geometry = chunk.geometry();
+    write.name = chunk.name();
+    write.approximate = chunk.approximate();
+    write.geometry = geometry.disk;
+    for (uint32_t l = 0; l < geometry.layers.size(); ++l) {
+      const LayerIndex layer(l);
+      write.abstracts.push_back(chunk.abstract(layer));
+      for (uint32_t head = 0; head < geometry.layers[l].kv_heads; ++head) {
+        write.pages.push_back(chunk.page(layer, head));
+        write.page_crcs.push_back(chunk.crc(layer, head));
+      }
+    }
+    disk_->Write(std::move(write), [this, entry](absl::StatusOr<DiskChunk> written) {
+      FinishWrite(entry, std::move(written));
+    });
+  }
+}
+
+void Directory::FinishWrite(Entry* entry, absl::StatusOr<DiskChunk> written) {
+  if (written.ok()) entry->chunk->SetDisk(*std::move(written));
+  {
+    MutexLock lock(&mu_);
+    if (entry->chunk->disk() != nullptr) {
+      entry->write = Entry::Write::kNone;
+      AddToDroppable(entry);
+    } else {
+      entry->write = Entry::Write::kFailed;
+      entry->write_error = written.status();
+      ++unwritten_;
+    }
+  }
+  Release(entry);
+  // Last: the destructor waits for it.
+  MutexLock lock(&mu_);
+  --writing_;
+  ++finished_writes_;
+  write_finished_.SignalAll();
+}
+
+void Directory::AddToDroppable(Entry* entry) {
+  entry->droppable = droppable_.size();
+  droppable_.push_back(entry);
+}
+
+absl::Status Directory::AwaitWritten(absl::Span<const ChunkRef> chunks) {
+  if (disk_ == nullptr) {
+    return absl::FailedPreconditionError(
+        "this daemon has no disk tier, so nothing can be durable: configure [disk], or "
+        "seal without `durable`");
+  }
+  {
+    MutexLock lock(&mu_);
+    for (const ChunkRef& chunk : chunks) {
+      if (chunk.entry_->sharing == Sharing::kPrivate) {
+        return absl::FailedPreconditionError(
+            "an anonymous sequence can't be found after a restart, so it is not "
+            "written: seal it without `durable`");
+      }
+      if (chunk.entry_->write != Entry::Write::kFailed) continue;
+      --unwritten_;
+      QueueWrite(chunk.entry_);
+    }
+  }
+  StartWrites();
+  MutexLock lock(&mu_);
+  for (const ChunkRef& chunk : chunks) {
+    while (chunk.entry_->write == Entry::Write::kUnderWay) write_finished_.Wait(&mu_);
+    if (chunk.entry_->write == Entry::Write::kFailed) return chunk.entry_->write_error;
+  }
+  return absl::OkStatus();
+}
+
+// Reading.
+
+FoundChunk Directory::Lookup(const ChunkName& name) {
+  FoundChunk found;
+  found.name = name;
+  found.host = Find(name);
+  if (!found.host.has_value() && disk_ != nullptr) found.disk = disk_->Find(name);
+  return found;
+}
+
+absl::StatusOr<std::vector<ChunkRef>> Directory::BringIn(
+    std::vector<FoundChunk> found, std::shared_ptr<const ChunkGeometry> geometry) {
+  std::vector<ChunkRef> chunks;
+  for (size_t next = 0; next < found.size(); next = chunks.size()) {
+    if (found[next].host.has_value()) {
+      chunks.push_back(*std::move(found[next].host));
+      continue;
+    }
+    size_t end = next;
+    while (end < found.size() && end < next + kBringInBatch && found[end].disk) ++end;
+    const absl::Status status =
+        BringInRun(absl::MakeSpan(found).subspan(next, end - next), geometry, &chunks);
+    if (absl::IsResourceExhausted(status)) return status;
+    // What the disk does not give is as if it weren't there.
+    if (!status.ok()) return chunks;
+  }
+  return chunks;
+}
+
+absl::Status Directory::BringInRun(absl::Span<FoundChunk> run,
+                                   const std::shared_ptr<const ChunkGeometry>& geometry,
+                                   std::vector<ChunkRef>* chunks) {
+  std::vector<std::unique_ptr<Chunk>> made;
+  for (FoundChunk& found : run) {
+    if (!SameLayers(*geometry, disk_->Geometry(*found.disk))) {
+      return absl::NotFoundError("another geometry");
+    }
+    absl::StatusOr<std::unique_ptr<Chunk>> chunk = NewChunk(geometry);
+    if (!chunk.ok()) return chunk.status();
+    made.push_back(*std::move(chunk));
+  }
+  std::vector<std::vector<Slot>> abstracts(run.size());
+  for (const BlockGeometry& layer : geometry->layers) {
+    absl::StatusOr<std::vector<Slot>> slots =
+        AllocateSlots(geometry->space, layer.abstract_bytes, run.size());
+    if (!slots.ok()) return slots.status();
+    for (size_t i = 0; i < run.size(); ++i)
+      abstracts[i].push_back(std::move((*slots)[i]));
+  }
+  absl::StatusOr<Charge> charge = Reserve(run.size() * geometry->abstract_bytes);
+  if (!charge.ok()) return charge.status();
+  std::vector<std::byte> buffer(run.size() * geometry->abstract_bytes);
+  std::vector<std::vector<uint32_t>> crcs(run.size());
+  Completions completions(run.size());
+  for (size_t i = 0; i < run.size(); ++i) {
+    disk_->ReadAbstracts(*run[i].disk, buffer.data() + i * geometry->abstract_bytes,
+                         &crcs[i], IoPriority::kDemand,
+                         [&](const absl::Status& status) { completions.Done(status); });
+  }
+  // The chunks before one that fails are lost to this sequence too: the next attempt
+  // will not find the bad one.
+  if (absl::Status s = completions.Wait(); !s.ok()) return s;
+  for (size_t i = 0; i < run.size(); ++i) {
+    const std::byte* from = buffer.data() + i * geometry->abstract_bytes;
+    for (uint32_t l = 0; l < geometry->layers.size(); ++l) {
+      std::memcpy(abstracts[i][l].data(), from, geometry->layers[l].abstract_bytes);
+      from += geometry->layers[l].abstract_bytes;
+    }
+    if (disk_->approximate(*run[i].disk)) made[i]->set_approximate();
+    made[i]->SetOnDisk(run[i].name, std::move(abstracts[i]), std::move(crcs[i]),
+                       *std::move(run[i].disk));
+    const ChunkRef* parent = chunks->empty() ? nullptr : &chunks->back();
+    ChunkRef committed = CommitOnly(std::move(made[i]), parent, Sharing::kShared);
+    chunks->push_back(std::move(committed));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Directory::Load(absl::Span<const PageNeed> needs, PagePins* pins,
+                             uint64_t* disk_bytes) {
+  struct Missing {
+    PageNeed need;
+    Slot slot;
+  };
+  if (disk_ == nullptr || needs.empty()) return absl::OkStatus();
+  const auto page_bytes_of = [](const PageNeed& need) {
+    return need.chunk->geometry().layers[need.layer.value()].page_bytes;
+  };
+  uint64_t bytes = 0;
+  for (const PageNeed& need : needs) bytes += page_bytes_of(need);
+  AwaitPinTurn(bytes);
+  pins->directory_ = this;
+  pins->bytes_ = bytes;
+  absl::flat_hash_map<size_t, std::vector<PageNeed>> missing;  // by page's size
+  for (const PageNeed& need : needs) {
+    pins->Add(need.chunk);
+    need.chunk->Touch(need.layer, need.kv_head);
+    if (need.chunk->page(need.layer, need.kv_head) != nullptr) continue;
+    missing[page_bytes_of(need)].push_back(need);
+  }
+  if (missing.empty()) return absl::OkStatus();
+
+  std::vector<Missing> loads;
+  for (const auto& [page_bytes, pages] : missing) {
+    absl::StatusOr<std::vector<Slot>> slots =
+        AllocateSlots(pages.front().chunk->geometry().space, page_bytes, pages.size());
+    if (!slots.ok()) return slots.status();
+    for (size_t i = 0; i < pages.size(); ++i) {
+      loads.push_back(Missing{pages[i], std::move((*slots)[i])});
+      *disk_bytes += page_bytes;
+    }
+  }
+  absl::flat_hash_map<const Chunk*, std::vector<DiskPageRead>> reads;
+  for (const Missing& load : loads) {
+    reads[load.need.chunk].push_back(
+        DiskPageRead{load.need.layer, load.need.kv_head, load.slot.data()});
+  }
+  Completions completions(reads.size());
+  for (auto& [chunk, pages] : reads) {
+    disk_->ReadPages(*chunk->disk(), std::move(pages), IoPriority::kDemand,
+                     [&](const absl::Status& status) { completions.Done(status); });
+  }
+  if (absl::Status s = completions.Wait(); !s.ok()) return s;
+  uint64_t loaded = 0;
+  for (Missing& load : loads) {
+    loaded += load.need.chunk->SetPage(load.need.layer, load.need.kv_head,
+                                       std::move(load.slot));
+  }
+  MutexLock lock(&mu_);
+  pages_ += loaded;
+  loaded_pages_ += loaded;
+  return absl::OkStatus();
+}
+
+}  // namespace kvtier::tiers

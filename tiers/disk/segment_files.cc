@@ -1,0 +1,194 @@
+#include "tiers/disk/segment_files.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "tiers/disk/ring_io.h"
+
+namespace kvtier::tiers {
+namespace {
+
+constexpr char kPrefix[] = "segment-";
+constexpr size_t kZeroBytes = size_t{4} << 20;
+
+std::optional<SegmentNumber> NumberOf(const std::string& name) {
+  uint32_t number;
+  if (!absl::StartsWith(name, kPrefix) ||
+      !absl::SimpleAtoi(name.substr(sizeof(kPrefix) - 1), &number)) {
+    return std::nullopt;
+  }
+  return SegmentNumber(number);
+}
+
+// Writes zeros over all of it: writing into a range that was only allocated takes the
+// inode's lock for each write.
+absl::Status Zero(int fd, const std::string& path, uint64_t bytes) {
+  if (const int error = posix_fallocate(fd, 0, static_cast<off_t>(bytes)); error != 0) {
+    return IoErrorToStatus(error, absl::StrCat("allocating ", path));
+  }
+  const std::unique_ptr<void, decltype(&std::free)> zeros(
+      std::aligned_alloc(kIoUnit, kZeroBytes), &std::free);
+  std::fill_n(static_cast<std::byte*>(zeros.get()), kZeroBytes, std::byte{0});
+  for (uint64_t done = 0; done < bytes;) {
+    const ssize_t written = pwrite(fd, zeros.get(), std::min(kZeroBytes, bytes - done),
+                                   static_cast<off_t>(done));
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) return IoErrorToStatus(errno, absl::StrCat("zeroing ", path));
+    done += static_cast<uint64_t>(written);
+  }
+  if (fsync(fd) != 0) return IoErrorToStatus(errno, absl::StrCat("syncing ", path));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status IoErrorToStatus(int error_number, const std::string& what) {
+  const std::string text = absl::StrCat(what, ": ", std::strerror(error_number));
+  switch (error_number) {
+    case ENOSPC:
+    case EDQUOT:
+      return absl::ResourceExhaustedError(
+          absl::StrCat(text, ": free some space, or lower [disk] capacity"));
+    case EROFS:
+      return absl::FailedPreconditionError(
+          absl::StrCat(text, ": remount the file system for writing"));
+    case EACCES:
+    case EPERM:
+      return absl::PermissionDeniedError(text);
+    case EEXIST:
+      return absl::AlreadyExistsError(text);
+    default:
+      return absl::UnavailableError(text);
+  }
+}
+
+std::string SegmentFiles::Path(SegmentNumber segment) const {
+  return absl::StrFormat("%s/%s%06u", directory_, kPrefix, segment.value());
+}
+
+absl::Status SegmentFiles::Prepare() {
+  if (mkdir(directory_.c_str(), 0700) != 0 && errno != EEXIST) {
+    return IoErrorToStatus(errno, absl::StrCat("making ", directory_));
+  }
+  // What it holds are prompts in the clear.
+  if (chmod(directory_.c_str(), 0700) != 0) {
+    return IoErrorToStatus(errno, absl::StrCat("closing ", directory_, " to others"));
+  }
+  MutexLock lock(&mu_);
+  const std::string probe = absl::StrCat(directory_, "/probe");
+  absl::StatusOr<UniqueFd> file = Open(probe, O_CREAT);
+  unlink(probe.c_str());
+  return file.status();
+}
+
+absl::StatusOr<UniqueFd> SegmentFiles::Open(const std::string& path, int flags) {
+  flags |= O_RDWR | O_CLOEXEC;
+  int fd = open(path.c_str(), flags | (direct_ ? O_DIRECT : 0), 0600);
+  if (fd < 0 && errno == EINVAL && direct_) {
+    direct_ = false;
+    fd = open(path.c_str(), flags, 0600);
+  }
+  if (fd < 0) return IoErrorToStatus(errno, absl::StrCat("opening ", path));
+  return UniqueFd(fd);
+}
+
+absl::Status SegmentFiles::SyncDirectory() const {
+  const UniqueFd fd(open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (fd.get() < 0 || fsync(fd.get()) != 0) {
+    return IoErrorToStatus(errno, absl::StrCat("syncing ", directory_));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SegmentFiles::Create(SegmentNumber segment, uint64_t bytes) {
+  const std::string path = Path(segment);
+  absl::StatusOr<UniqueFd> file = [&] {
+    MutexLock lock(&mu_);
+    return Open(path, O_CREAT | O_EXCL);
+  }();
+  if (!file.ok()) return file.status();
+  absl::Status status = Zero(file->get(), path, bytes);
+  if (status.ok()) status = SyncDirectory();
+  if (!status.ok()) {
+    unlink(path.c_str());
+    return status;
+  }
+  MutexLock lock(&mu_);
+  files_.insert_or_assign(segment, *std::move(file));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<BlockIo::Segment>> SegmentFiles::OpenAll() {
+  std::vector<BlockIo::Segment> segments;
+  std::error_code error;
+  MutexLock lock(&mu_);
+  files_.clear();
+  foreign_.clear();
+  for (const auto& entry : std::filesystem::directory_iterator(directory_, error)) {
+    const std::string name = entry.path().filename();
+    const std::optional<SegmentNumber> number = NumberOf(name);
+    if (!number.has_value()) {
+      if (absl::StartsWith(name, kPrefix)) foreign_.push_back(name);
+      continue;
+    }
+    absl::StatusOr<UniqueFd> file = Open(entry.path(), 0);
+    if (!file.ok()) return file.status();
+    struct stat info = {};
+    if (fstat(file->get(), &info) != 0) {
+      return IoErrorToStatus(errno, absl::StrCat("looking at ", entry.path().string()));
+    }
+    segments.push_back({*number, static_cast<uint64_t>(info.st_size)});
+    files_.insert_or_assign(*number, *std::move(file));
+  }
+  if (error) return IoErrorToStatus(error.value(), absl::StrCat("listing ", directory_));
+  std::sort(segments.begin(), segments.end(),
+            [](const auto& a, const auto& b) { return a.number < b.number; });
+  return segments;
+}
+
+absl::Status SegmentFiles::Remove(SegmentNumber segment) {
+  {
+    MutexLock lock(&mu_);
+    files_.erase(segment);
+  }
+  const std::string path = Path(segment);
+  if (unlink(path.c_str()) != 0) {
+    return IoErrorToStatus(errno, absl::StrCat("removing ", path));
+  }
+  return SyncDirectory();
+}
+
+int SegmentFiles::fd(SegmentNumber segment) const {
+  MutexLock lock(&mu_);
+  auto found = files_.find(segment);
+  return found == files_.end() ? -1 : found->second.get();
+}
+
+std::vector<std::string> SegmentFiles::Downgrades() const {
+  MutexLock lock(&mu_);
+  std::vector<std::string> downgrades;
+  if (!direct_) {
+    downgrades.push_back(
+        absl::StrCat("O_DIRECT is refused in ", directory_,
+                     ": the page cache takes memory too; use ext4 or XFS"));
+  }
+  for (const std::string& name : foreign_) {
+    downgrades.push_back(absl::StrCat("not a segment, left alone: ", name));
+  }
+  return downgrades;
+}
+
+}  // namespace kvtier::tiers
