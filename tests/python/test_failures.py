@@ -10,12 +10,14 @@ import sys
 import threading
 import time
 
+import grpc
 import pytest
 import torch
 from transformers import LogitsProcessorList
 
 import kvtier
 import kvtier.transformers
+from kvtier.v1 import admin_pb2, admin_pb2_grpc
 from models import greedy, prompt, tiny
 
 PROMPT_SECONDS = 10
@@ -123,7 +125,8 @@ def test_unknown_system_and_budget_zero(llama, socket):
                 kv.cache(**prompt(10))
 
 
-def test_a_worker_that_exits_leaves_nothing_open(socket, client):
+def test_a_worker_that_exits_leaves_nothing_open(start_daemon):
+    daemon = start_daemon()
     code = (
         "import kvtier, numpy as np, sys\n"
         "c = kvtier.Client(sys.argv[1])\n"
@@ -131,8 +134,20 @@ def test_a_worker_that_exits_leaves_nothing_open(socket, client):
         "s = c.open_sequence(m, range(100), system='full')\n"
         "r = np.ones((1, 50, 8), np.float32)\n"
         "s.append(0, 0, r, r)\n"
+        "import os, signal; os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    subprocess.run([sys.executable, "-c", code, socket], check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code, daemon.socket()], timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    with grpc.insecure_channel("unix:" + daemon.socket("admin")) as channel:
+        admin = admin_pb2_grpc.AdminStub(channel)
+        deadline = time.monotonic() + 10
+        # The daemon says when it knows; what it says then is final.
+        for stats in admin.WatchStats(admin_pb2.WatchStatsRequest(interval_ms=100)):
+            space = stats.namespaces[0]
+            if (space.sessions, space.sequences, space.unsealed_bytes) == (0, 0, 0):
+                break
+            assert time.monotonic() < deadline, stats
+        assert stats.tiers[0].chunks == 0
 
 
 def test_collected_caches_are_closed(llama, socket):
