@@ -197,10 +197,15 @@ void Directory::AddReferenceLocked(Entry* entry) {
 void Directory::Release(Entry* entry) {
   std::vector<std::unique_ptr<Chunk>> dropped;
   MutexLock lock(&mu_);
+  ReleaseLocked(entry, &dropped);
+}
+
+void Directory::ReleaseLocked(Entry* entry,
+                              std::vector<std::unique_ptr<Chunk>>* dropped) {
   assert(entry->references > 0);
   if (--entry->references > 0) return;
   entry->last_use = ++clock_;
-  if (entry->children == 0) MaybeEvictable(entry, &dropped);
+  if (entry->children == 0) MaybeEvictable(entry, dropped);
 }
 
 bool Directory::EvictOne() {

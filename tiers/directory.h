@@ -232,8 +232,10 @@ class Directory {
       ABSL_LOCKS_EXCLUDED(mu_);
   void AddToDroppable(Entry* entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void AddReferenceLocked(Entry* entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // Called when `entry` lost its last reference or child. Chunks that go at once are
-  // moved to `dropped`, to be destroyed without the lock.
+  // Chunks that go at once are moved to `dropped`, to be destroyed without the lock.
+  void ReleaseLocked(Entry* entry, std::vector<std::unique_ptr<Chunk>>* dropped)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Called when `entry` lost its last reference or child.
   void MaybeEvictable(Entry* entry, std::vector<std::unique_ptr<Chunk>>* dropped)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Takes an unreferenced, childless entry out. Returns its parent, if that became

@@ -143,20 +143,18 @@ void Directory::StartWrites() {
 
 void Directory::FinishWrite(Entry* entry, absl::StatusOr<DiskChunk> written) {
   if (written.ok()) entry->chunk->SetDisk(*std::move(written));
-  {
-    MutexLock lock(&mu_);
-    if (entry->chunk->disk() != nullptr) {
-      entry->write = Entry::Write::kNone;
-      AddToDroppable(entry);
-    } else {
-      entry->write = Entry::Write::kFailed;
-      entry->write_error = written.status();
-      ++unwritten_;
-    }
-  }
-  Release(entry);
-  // Last: the destructor waits for it.
+  std::vector<std::unique_ptr<Chunk>> dropped;
   MutexLock lock(&mu_);
+  if (entry->chunk->disk() != nullptr) {
+    entry->write = Entry::Write::kNone;
+    AddToDroppable(entry);
+  } else {
+    entry->write = Entry::Write::kFailed;
+    entry->write_error = written.status();
+    ++unwritten_;
+  }
+  // With the rest, so that who waited for the write finds the chunk as free as it is.
+  ReleaseLocked(entry, &dropped);
   --writing_;
   ++finished_writes_;
   write_finished_.SignalAll();
