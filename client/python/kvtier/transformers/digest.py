@@ -31,9 +31,23 @@ def _tensors(model):
     yield from model.named_buffers()
 
 
+# Elements of each tensor that are looked at to see whether it was written.
+_PROBES = 256
+
+
+def _probe(tensor) -> bytes:
+    flat = tensor.detach().reshape(-1)
+    sample = flat[:: max(1, flat.numel() // _PROBES)].to("cpu").contiguous()
+    return sample.view(torch.uint8).numpy().tobytes()
+
+
 def versions(model):
-    """Changes whenever a weight is replaced or written in place through torch."""
-    return tuple((tensor.data_ptr(), tensor._version) for _, tensor in _tensors(model))
+    """Changes whenever a weight is replaced or written in place: torch counts writes, but
+    not those through .data, so some elements of each tensor are compared too. A write
+    through .data to a few elements can be missed."""
+    return tuple(
+        (tensor.data_ptr(), tensor._version, _probe(tensor)) for _, tensor in _tensors(model)
+    )
 
 
 def model_digest(model) -> bytes:

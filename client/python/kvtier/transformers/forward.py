@@ -56,6 +56,10 @@ class Forward:
         ]
         if self.asking:
             self.step = self.cache.client.next_step()
+        # After a crop a row may ask no more: what it held is in the ring again.
+        for i in set(range(len(self.rows))).difference(self.asking):
+            for layer in layers:
+                layer.held[i] = None
         # What the slots of sinks and ring add to the logits: 0 or -inf.
         ring = layers[0].ring
         bias = np.full((len(self.rows), 1, 1, options.sinks + ring), -np.inf, np.float32)

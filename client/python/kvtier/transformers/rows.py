@@ -16,7 +16,8 @@ class Row:
         # Of all tokens that were processed or reused.
         self.ids = array.array("I", prompt_ids[: self.sent])
         # First token whose rows come from attention that did not read everything.
-        self.approximate_from = None
+        exact = sequence.exact_tokens
+        self.approximate_from = exact if exact < self.sent else None
 
     def length(self, columns) -> int:
         """Tokens among the first `columns` columns."""
