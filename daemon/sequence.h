@@ -166,6 +166,9 @@ class Sequence {
   void SealComplete() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // sequence_edit.cc
+  // All pages of a sealed chunk, as Directory::Load.
+  absl::Status LoadChunk(const tiers::Chunk& chunk, tiers::PagePins* pins) const;
+  // All of its blocks' pages must be resident, and stay so.
   absl::StatusOr<Making> CopyChunk(const tiers::Chunk& chunk, uint32_t rows_max) const;
   void DropFrom(uint64_t token_count) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 

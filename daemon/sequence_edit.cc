@@ -14,20 +14,6 @@ absl::StatusOr<Sequence::Making> Sequence::CopyChunk(const tiers::Chunk& chunk,
   absl::StatusOr<std::unique_ptr<tiers::Chunk>> copy =
       context_.directory->NewChunk(context_.model->geometry);
   if (!copy.ok()) return copy.status();
-  std::vector<tiers::PageNeed> needs;
-  if (chunk.disk() != nullptr) {
-    for (uint32_t l = 0; l < context_.model->geometry->layers.size(); ++l) {
-      for (uint32_t head = 0; head < context_.model->geometry->layers[l].kv_heads;
-           ++head) {
-        needs.push_back(tiers::PageNeed{&chunk, LayerIndex(l), head});
-      }
-    }
-  }
-  tiers::PagePins pins;
-  uint64_t disk_bytes = 0;
-  if (absl::Status s = context_.directory->Load(needs, &pins, &disk_bytes); !s.ok()) {
-    return s;
-  }
   Making making{*std::move(copy), {}};
   if (chunk.approximate()) making.chunk->set_approximate();
   const tiers::ChunkGeometry& geometry = *context_.model->geometry;
@@ -57,6 +43,18 @@ absl::StatusOr<Sequence::Making> Sequence::CopyChunk(const tiers::Chunk& chunk,
   return making;
 }
 
+absl::Status Sequence::LoadChunk(const tiers::Chunk& chunk, tiers::PagePins* pins) const {
+  const std::vector<tiers::BlockGeometry>& layers = chunk.geometry().layers;
+  std::vector<tiers::PageNeed> needs;
+  for (uint32_t l = 0; l < layers.size(); ++l) {
+    for (uint32_t head = 0; head < layers[l].kv_heads; ++head) {
+      needs.push_back(tiers::PageNeed{&chunk, LayerIndex(l), head});
+    }
+  }
+  uint64_t disk_bytes = 0;
+  return context_.directory->Load(needs, pins, &disk_bytes);
+}
+
 absl::StatusOr<SealedTokens> Sequence::Truncate(uint64_t token_count) {
   MutexLock lock(&mu_);
   if (token_count > CompleteTokens()) {
@@ -68,6 +66,9 @@ absl::StatusOr<SealedTokens> Sequence::Truncate(uint64_t token_count) {
   const auto rows_left = static_cast<uint32_t>(token_count % kChunkTokens);
   std::optional<Making> tail;
   if (whole_chunks < sealed_.size() && rows_left > 0) {
+    // A chunk that is being written may be on disk, and lose its pages, at any moment.
+    tiers::PagePins pins;
+    if (absl::Status s = LoadChunk(*sealed_[whole_chunks], &pins); !s.ok()) return s;
     absl::StatusOr<Making> copy = CopyChunk(*sealed_[whole_chunks], rows_left);
     if (!copy.ok()) return copy.status();
     tail = *std::move(copy);

@@ -165,7 +165,7 @@ class GrpcAdminClient final : public AdminClient {
                     const Request& request, Response* response,
                     absl::Duration longer = absl::ZeroDuration()) {
     grpc::ClientContext context;
-    context.set_deadline(absl::ToChronoTime(channel_.Deadline() + longer));
+    channel_.SetDeadline(&context, longer);
     return channel_.ToStatus((stub_.get()->*method)(&context, request, response));
   }
 

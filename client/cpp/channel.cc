@@ -41,8 +41,8 @@ absl::StatusOr<Channel> Channel::Open(const std::string& socket,
 
 absl::Time Channel::Deadline() const { return absl::Now() + deadline_; }
 
-void Channel::SetDeadline(grpc::ClientContext* context) const {
-  context->set_deadline(absl::ToChronoTime(Deadline()));
+void Channel::SetDeadline(grpc::ClientContext* context, absl::Duration longer) const {
+  context->set_deadline(absl::ToChronoTime(Deadline() + longer));
 }
 
 absl::Status Channel::TooLate() const {

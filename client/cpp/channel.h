@@ -28,7 +28,9 @@ class Channel {
   const std::string& socket() const { return socket_; }
   absl::Time Deadline() const;
   // For a unary call.
-  void SetDeadline(grpc::ClientContext* context) const;
+  //   longer: what it may take beyond the usual
+  void SetDeadline(grpc::ClientContext* context,
+                   absl::Duration longer = absl::ZeroDuration()) const;
 
   // Messages say what to do where gRPC's own don't.
   absl::Status ToStatus(const grpc::Status& status) const;

@@ -191,6 +191,9 @@ class DiskEngine final : public DiskTier {
   std::map<SegmentNumber, SegmentHeat> SegmentHeats() const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // All chunks of the segment and what continues them, children first.
+  // The live ones of those picked, children before parents.
+  std::vector<Index> LiveOf(const std::vector<bool>& picked) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   std::vector<Index> ContentsOf(SegmentNumber segment) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Takes a live entry out of what is found and queues its delete.
@@ -211,6 +214,9 @@ class DiskEngine final : public DiskTier {
                        Later* later) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // disk_read.cc
+  // Starts a caller's read of a chunk that the caller has pinned.
+  void ReadPinned(const ReadRef& op, const DiskChunk& chunk, IoPriority priority,
+                  ReadDone done) ABSL_LOCKS_EXCLUDED(mu_);
   void StartRead(const ReadRef& op, Later* later) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void PumpReads(Later* later) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void PlanRuns(ReadOp& op) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

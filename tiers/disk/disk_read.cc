@@ -26,22 +26,18 @@ void DiskEngine::ReadAbstracts(const DiskChunk& chunk, std::byte* abstracts,
   op->wants_abstracts = true;
   op->abstracts = abstracts;
   op->page_crcs_out = page_crcs;
-  Later later;
-  {
-    MutexLock lock(&mu_);
-    op->pin = PinOf(chunk);
-    ++op->pin->references;
-    op->priority = priority;
-    op->done = std::move(done);
-    StartRead(op, &later);
-  }
-  Run(std::move(later));
+  ReadPinned(op, chunk, priority, std::move(done));
 }
 
 void DiskEngine::ReadPages(const DiskChunk& chunk, std::vector<DiskPageRead> pages,
                            IoPriority priority, ReadDone done) {
   auto op = std::make_shared<ReadOp>();
   op->pages = std::move(pages);
+  ReadPinned(op, chunk, priority, std::move(done));
+}
+
+void DiskEngine::ReadPinned(const ReadRef& op, const DiskChunk& chunk,
+                            IoPriority priority, ReadDone done) {
   Later later;
   {
     MutexLock lock(&mu_);

@@ -151,21 +151,23 @@ std::map<SegmentNumber, DiskEngine::SegmentHeat> DiskEngine::SegmentHeats() cons
   return heats;
 }
 
-std::vector<DiskEngine::Index> DiskEngine::ContentsOf(SegmentNumber segment) const {
-  const std::vector<bool> picked =
-      table_.WithDescendants([segment](Index, const ChunkTable::Entry& entry) {
-        return entry.live && entry.place.segment == segment;
-      });
-  std::vector<Index> contents;
+std::vector<DiskEngine::Index> DiskEngine::LiveOf(const std::vector<bool>& picked) const {
+  std::vector<Index> live;
   for (Index index = 0; index < picked.size(); ++index) {
-    if (picked[index] && table_[index].live) contents.push_back(index);
+    if (picked[index] && table_[index].live) live.push_back(index);
   }
   // A child is always written after its parent.
-  std::sort(contents.begin(), contents.end(),
+  std::sort(live.begin(), live.end(),
             [this](Index a, Index b) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
               return table_[a].generation > table_[b].generation;
             });
-  return contents;
+  return live;
+}
+
+std::vector<DiskEngine::Index> DiskEngine::ContentsOf(SegmentNumber segment) const {
+  return LiveOf(table_.WithDescendants([segment](Index, const ChunkTable::Entry& entry) {
+    return entry.live && entry.place.segment == segment;
+  }));
 }
 
 void DiskEngine::RemoveEntry(Index index, std::vector<ReadDone> done, Later* later) {
@@ -215,16 +217,8 @@ void DiskEngine::MaybeFree(Index index) {
 
 void DiskEngine::MarkLost(Index index, Later* later) {
   ++counts_.lost_chunks;
-  const std::vector<bool> picked = table_.WithDescendants(
-      [index](Index i, const ChunkTable::Entry&) { return i == index; });
-  std::vector<Index> lost;
-  for (Index i = 0; i < picked.size(); ++i) {
-    if (picked[i] && table_[i].live) lost.push_back(i);
-  }
-  std::sort(lost.begin(), lost.end(),
-            [this](Index a, Index b) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-              return table_[a].generation > table_[b].generation;
-            });
+  const std::vector<Index> lost = LiveOf(table_.WithDescendants(
+      [index](Index i, const ChunkTable::Entry&) { return i == index; }));
   for (const Index i : lost) RemoveEntry(i, {}, later);
 }
 
