@@ -154,6 +154,7 @@ absl::StatusOr<OpenSequenceOptions> FromMessage(const v1::OpenSequenceRequest& m
   if (!spec.system().empty()) options.retrieval.system = spec.system();
   options.retrieval.budget_tokens = spec.budget_tokens();
   if (spec.has_dense_layers()) options.retrieval.dense_layers = spec.dense_layers();
+  options.computed_under = message.computed_under();
   return options;
 }
 

@@ -25,6 +25,7 @@ struct OpenSequenceOptions {
   std::string extra_key;
   bool anonymous = false;
   retrieval::SystemOptions retrieval;
+  std::string computed_under;
 };
 
 struct OpenedSequence {

@@ -10,13 +10,15 @@ namespace kvtier::daemon {
 namespace {
 
 constexpr size_t kExtraKeyBytesMax = 4096;
+constexpr size_t kComputedUnderBytesMax = 256;
 
 // Part of the names of approximate chunks.
-std::string ComputedUnder(const retrieval::SystemOptions& options) {
-  std::string text =
-      absl::StrCat(options.system, " budget ", options.budget_tokens, " dense ");
-  if (options.dense_layers.has_value()) return absl::StrCat(text, *options.dense_layers);
-  return text + "default";
+std::string ComputedUnder(const OpenSequenceOptions& options) {
+  const retrieval::SystemOptions& system = options.retrieval;
+  const std::string dense =
+      system.dense_layers.has_value() ? absl::StrCat(*system.dense_layers) : "default";
+  return absl::StrCat(system.system, " budget ", system.budget_tokens, " dense ", dense,
+                      " ", options.computed_under);
 }
 
 absl::Status CheckOptions(const OpenSequenceOptions& options) {
@@ -24,6 +26,11 @@ absl::Status CheckOptions(const OpenSequenceOptions& options) {
     return absl::InvalidArgumentError(
         absl::StrCat("extra_key has ", options.extra_key.size(), " bytes, at most ",
                      kExtraKeyBytesMax, " are allowed: send a digest of it"));
+  }
+  if (options.computed_under.size() > kComputedUnderBytesMax) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "computed_under has ", options.computed_under.size(), " bytes, at most ",
+        kComputedUnderBytesMax, " are allowed: send a digest of it"));
   }
   if (options.anonymous && !options.token_ids.empty()) {
     return absl::InvalidArgumentError(
@@ -87,7 +94,7 @@ absl::StatusOr<OpenedSequence> SessionImpl::OpenSequence(
   if (!system.ok()) return system.status();
   if (absl::Status s = (*system)->CheckModel(context.model->spec); !s.ok()) return s;
   context.system = *std::move(system);
-  context.computed_under = ComputedUnder(options.retrieval);
+  context.computed_under = ComputedUnder(options);
   context.root =
       tiers::RootName(environment_.space, context.model->digest, options.extra_key);
   if (options.anonymous) context.sharing = tiers::Sharing::kPrivate;

@@ -112,10 +112,8 @@ def compare(answer, reference, logits):
 
 def score(model, ids, answer, reference, system, budget, socket):
     """Decodes plain transformers' answer under a system, token by token."""
-    # A window spends its budget on more recent tokens, so that all systems read as many.
-    recent = RECENT + budget if system == "window" else RECENT
     with kvtier.transformers.attach(
-        model, system, budget, socket=socket, sinks=SINKS, recent=recent
+        model, system, budget, socket=socket, sinks=SINKS, recent=RECENT
     ) as kv:
         cache = kv.cache(ids)
         rest = ids[:, cache.get_seq_length() :]
@@ -141,7 +139,7 @@ def score(model, ids, answer, reference, system, budget, socket):
         "kl": divergence / steps,
         "agree": agree / steps,
         # A layer's and kv head's mean, with sinks and recent window.
-        "tokens_read": moved["tokens_selected"] / heads + SINKS + recent,
+        "tokens_read": moved["tokens_selected"] / heads + SINKS + kv.options.recent,
         # Bytes a step; host: rows and abstracts.
         "bytes": {
             "host": moved["host_bytes"] + moved["abstract_bytes"],

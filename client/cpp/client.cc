@@ -19,6 +19,8 @@ namespace {
 
 using SessionStream = BidiCall<v1::SessionRequest, v1::SessionResponse>;
 using RetrieveStream = BidiCall<v1::RetrieveRequest, v1::RetrieveResponse>;
+using ReadRowsStream =
+    ReadStream<grpc::ClientReadReactor<v1::ReadResponse>, v1::ReadResponse>;
 
 // How long a client that is destroyed waits for the daemon to close its session.
 constexpr absl::Duration kGoodbyePatience = absl::Seconds(1);
@@ -153,15 +155,20 @@ class GrpcClient final : public Client {
     v1::ReadRequest request;
     ToMessage(range, &request);
     request.set_session_id(session_.value());
-    grpc::ClientContext context;
-    channel_.SetDeadline(&context);
-    auto reader = stub_->Read(&context, request);
+    ReadRowsStream stream;
+    stub_->async()->Read(stream.context(), &request, &stream);
+    stream.Begin();
     v1::ReadResponse response;
     absl::Status taken;
-    while (taken.ok() && reader->Read(&response)) taken = sink(FromMessage(&response));
-    if (!taken.ok()) context.TryCancel();
-    absl::Status status = channel_.ToStatus(reader->Finish());
-    return taken.ok() ? status : taken;
+    StreamOutcome outcome = StreamOutcome::kDone;
+    while (taken.ok() && outcome == StreamOutcome::kDone) {
+      outcome = stream.Read(channel_.Deadline(), &response);
+      if (outcome == StreamOutcome::kDone) taken = sink(FromMessage(&response));
+    }
+    const grpc::Status end = stream.End();
+    if (!taken.ok()) return taken;
+    if (outcome == StreamOutcome::kTooLate) return channel_.TooLate();
+    return channel_.ToStatus(end);
   }
 
   absl::StatusOr<SealedTokens> Truncate(SequenceId sequence,
@@ -238,12 +245,14 @@ class GrpcClient final : public Client {
     const absl::Time deadline = channel_.Deadline();
     StreamOutcome outcome = retrieve_stream_->Write(deadline, std::move(request));
     size_t items_done = 0;
+    bool first = true;
     v1::RetrieveResponse response;
     while (outcome == StreamOutcome::kDone && items_done < item_count) {
       outcome = retrieve_stream_->Read(deadline, &response);
       if (outcome != StreamOutcome::kDone) break;
       for (v1::RetrieveResult& result : *response.mutable_results()) {
         RetrievePart part = FromMessage(&result);
+        part.first = std::exchange(first, part.last);
         if (part.last) ++items_done;
         if (absl::Status status = sink(std::move(part)); !status.ok()) return status;
       }

@@ -35,7 +35,7 @@ struct ClientOptions {
   std::string socket = "/run/kvtier/default.sock";
   // Shown in the operator's lists; at most 256 bytes.
   std::string worker_label = "";
-  // Of each call. An append of a gigabyte takes about a second.
+  // Of each message's answer. An append of a gigabyte takes about a second.
   absl::Duration deadline = absl::Seconds(30);
 };
 

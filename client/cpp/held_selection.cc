@@ -52,6 +52,7 @@ absl::Status HeldSelection::Apply(StepIndex step, const RetrievePart& part) {
     step_ = step;
     return absl::OkStatus();
   }
+  if (part.first) next_.assign(next_.size(), Head());
   size_t kept = 0, added = 0;
   for (size_t head = 0; head < heads_.size(); ++head) {
     const Head& old = heads_[head];

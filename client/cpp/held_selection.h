@@ -3,7 +3,7 @@
 // request's held_step, and only what is new is sent.
 //
 // A new selection is built beside the old one and replaces it with its last part, so an
-// error in mid-answer leaves the old one whole.
+// error in mid-answer, or a call that is cut off there, leaves the old one whole.
 //
 // Thread safety: none; one owner.
 

@@ -72,6 +72,7 @@ void ToMessage(const SequenceOptions& options, v1::OpenSequenceRequest* message)
   if (options.retrieval.dense_layers.has_value()) {
     retrieval->set_dense_layers(*options.retrieval.dense_layers);
   }
+  message->set_computed_under(options.computed_under);
 }
 
 void ToMessage(const RetrieveItem& item, v1::RetrieveItem* message) {

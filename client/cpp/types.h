@@ -27,6 +27,7 @@ struct SequenceOptions {
   std::string extra_key;
   bool anonymous = false;
   retrieval::SystemOptions retrieval;
+  std::string computed_under;
 };
 
 struct OpenedSequence {
@@ -105,6 +106,7 @@ struct RetrievePart {
   LayerIndex layer;
   // Not OK: the item failed, and nothing else is set but `last`.
   absl::Status error;
+  bool first = false;  // of its item's parts
   bool last = false;
   bool unchanged = false;
   std::vector<uint32_t> kept_counts;   // [kv_heads]

@@ -25,6 +25,11 @@ RetrievePart Part(std::vector<uint32_t> kept_counts, std::vector<uint32_t> kept,
   return part;
 }
 
+RetrievePart First(RetrievePart part) {
+  part.first = true;
+  return part;
+}
+
 // Tokens of one digit, so that rows are four bytes.
 constexpr size_t kBytes = 4;
 
@@ -72,6 +77,14 @@ TEST(HeldSelection, RefusesWhatDoesNotFitAndStaysAsItWas) {
   EXPECT_EQ(held.Apply(StepIndex(2), failed).code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(held.step(), StepIndex(1));
   EXPECT_THAT(held.heads()[0].tokens, ElementsAre(3));
+}
+
+TEST(HeldSelection, AnAnswerThatIsCutOffCountsOnceWhenAskedAgain) {
+  HeldSelection held(1, kBytes);
+  ASSERT_TRUE(held.Apply(StepIndex(1), First(Part({0}, {}, {1}, {3}, false))).ok());
+  ASSERT_TRUE(held.Apply(StepIndex(1), First(Part({0}, {}, {1}, {3}, false))).ok());
+  ASSERT_TRUE(held.Apply(StepIndex(1), Part({0}, {}, {1}, {4}, true)).ok());
+  EXPECT_THAT(held.heads()[0].tokens, ElementsAre(3, 4));
 }
 
 TEST(HeldSelection, AnErrorInMidAnswerDropsItsFirstParts) {

@@ -123,6 +123,13 @@ TEST_F(StoreAppend, ApproximateRowsServeOnlyTheirOwnSystem) {
   EXPECT_EQ(same->exact_tokens, 64);
   EXPECT_EQ(Open(ids, "full")->cached_tokens, 64);
   EXPECT_EQ(Open(ids, "quest", 17)->cached_tokens, 64);
+  OpenSequenceOptions options;
+  options.model = digest_;
+  options.token_ids = ids;
+  options.retrieval = {.system = "quest", .budget_tokens = 16, .dense_layers = 0};
+  EXPECT_EQ(session_->OpenSequence(options)->cached_tokens, 192);
+  options.computed_under = "recent 1000";
+  EXPECT_EQ(session_->OpenSequence(options)->cached_tokens, 64);
 }
 
 TEST_F(StoreAppend, AnonymousSequencesAreNeverShared) {

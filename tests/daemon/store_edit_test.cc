@@ -201,6 +201,10 @@ TEST_F(StoreEdit, OpenRefusesWhatCanNotBeRight) {
   options.extra_key = std::string(4097, 'x');
   EXPECT_THAT(session_->OpenSequence(options).status(),
               Fails(Code::kInvalidArgument, "extra_key"));
+  options.extra_key.clear();
+  options.computed_under = std::string(257, 'x');
+  EXPECT_THAT(session_->OpenSequence(options).status(),
+              Fails(Code::kInvalidArgument, "computed_under"));
   EXPECT_THAT(Open({}, "no such").status(), Fails(Code::kInvalidArgument, ""));
   EXPECT_THAT(Open({}, "kvtier", 0).status(), Fails(Code::kInvalidArgument, ""));
   retrieval::ModelSpec bare = SmallModel();

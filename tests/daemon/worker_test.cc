@@ -186,6 +186,54 @@ TEST_F(Worker, FullSelectionComesInPartsAndIsEverything) {
   ExpectRowsAreThoseOfTheTokens(held, 1);
 }
 
+TEST_F(Worker, AnAnswerThatWasCutOffIsNotCountedTwice) {
+  Start(kSmallMessages);
+  const SequenceId sequence = Store(*client_, 256, "full", 0);
+  HeldSelection held(kKvHeads, kRowBytes);
+  const std::vector<float> query = testing::TestQuery(1);
+  RetrieveItem item;
+  item.sequence = sequence;
+  item.layer = LayerIndex(1);
+  item.query = query;
+  item.candidates_end = TokenIndex(256);
+  const absl::Status cut =
+      client_->Retrieve(StepIndex(1), {item}, [&](const RetrievePart& part) {
+        EXPECT_TRUE(held.Apply(StepIndex(1), part).ok());
+        return absl::AbortedError("enough");
+      });
+  EXPECT_EQ(cut.code(), absl::StatusCode::kAborted);
+  const Answer again = RetrieveInto(*client_, sequence, 1, 1, 0, 256, &held);
+  ASSERT_TRUE(again.status.ok()) << again.status;
+  for (const HeldSelection::Head& head : held.heads()) {
+    EXPECT_EQ(head.tokens.size(), 256u);
+  }
+  ExpectRowsAreThoseOfTheTokens(held, 1);
+}
+
+TEST_F(Worker, AReadersOwnComputingIsNotCountedAgainstTheDaemon) {
+  Start(kSmallMessages);
+  Store(*client_, 256, "full", 0);
+  auto hurried = client::Client::Connect(
+      {.socket = daemon_->socket(), .deadline = absl::Milliseconds(500)});
+  ASSERT_TRUE(hurried.ok()) << hurried.status();
+  auto opened = OpenTestSequence(**hurried, TestTokens(256), "full", 0);
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  ASSERT_EQ(opened->cached_tokens, 256u);
+  client::ReadRange range;
+  range.sequence = opened->sequence;
+  range.token_count = 256;
+  uint64_t tokens = 0;
+  const absl::Status status = (*hurried)->Read(range, [&](const client::ReadPart& part) {
+    const absl::Time end = absl::Now() + absl::Milliseconds(tokens == 0 ? 1000 : 0);
+    while (absl::Now() < end) {  // computes
+    }
+    tokens += part.token_count;
+    return absl::OkStatus();
+  });
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_EQ(tokens, 256u * kLayers);
+}
+
 TEST_F(Worker, DeltasBuildTheSameSelectionAsAFreshAnswer) {
   Start();
   const SequenceId sequence = Store(*client_, 256, "oracle", 16);

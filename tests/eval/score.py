@@ -22,12 +22,11 @@ def decode(model, texts, scored, full, system, budget, socket):
     """Scores all texts as one batch.
 
     Returns {kl, agree: [text][position], tokens_read, bytes_touched, plane}."""
-    recent = RECENT + budget if system == "window" else RECENT
     prompts = torch.tensor([ids[:-scored] for ids in texts])
     kls = [[] for _ in texts]
     agrees = [[] for _ in texts]
     with kvtier.transformers.attach(
-        model, system, budget, socket=socket, sinks=SINKS, recent=recent
+        model, system, budget, socket=socket, sinks=SINKS, recent=RECENT
     ) as kv:
         cache = kv.cache(prompts)
         rest = prompts[:, cache.get_seq_length() :]
@@ -49,7 +48,7 @@ def decode(model, texts, scored, full, system, budget, socket):
     return {
         "kl": kls,
         "agree": agrees,
-        "tokens_read": spent["tokens_selected"] / heads + SINKS + recent,
+        "tokens_read": spent["tokens_selected"] / heads + SINKS + kv.options.recent,
         "bytes_touched": spent["host_bytes"] + spent["abstract_bytes"] + spent["disk_bytes"],
         "plane": after["plane"],
     }

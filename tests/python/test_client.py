@@ -1,6 +1,8 @@
 """Goal: the numpy client gives back what was put in, and every wrong call is a typed
 error. Method: random rows of a model with layers of different shapes."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -87,6 +89,31 @@ def test_long_appends_are_split(client, salt):
     assert sequence.append(0, 0, key, -key) == (count, count)
     got = np.concatenate([part for _, _, part in sequence.read(0, count)], 1)
     assert np.array_equal(got, np.concatenate([key, -key], 2))
+
+
+def test_a_reader_may_take_its_time(client, salt):
+    model = client.register_model(kvtier.ModelSpec((kvtier.LayerSpec(8, 8, 128, 128),), "f32", salt))
+    rows = np.zeros((8, 6144, 128), np.float32)
+    sequence = client.open_sequence(model, range(6144), system="full")
+    sequence.append(0, 0, rows, rows)
+    kept, client.timeout = client.timeout, 2.0
+    try:
+        read = 0
+        for _, _, part in sequence.read(0, 6144):
+            begin = time.monotonic()
+            while read < 2 * part.shape[1] and time.monotonic() < begin + 1.5:
+                pass  # its own computing
+            read += part.shape[1]
+    finally:
+        client.timeout = kept
+    assert read == 6144
+
+
+def test_an_orphan_that_can_not_be_closed_is_nobodys_error(client, model):
+    lost = client.open_sequence(model, range(10), system="full")
+    lost.close()
+    client.orphan(lost)
+    assert client.open_sequence(model, range(10), system="full").open
 
 
 def test_truncate_and_fork(client, model):

@@ -45,7 +45,7 @@ def at_step(step, action):
 def test_daemon_killed_in_mid_generate(llama, start_daemon, system):
     daemon = start_daemon()
     inputs = prompt(300)
-    kv = kvtier.transformers.attach(llama, system=system, budget=32, socket=daemon.socket())
+    kv = kvtier.transformers.attach(llama, system=system, socket=daemon.socket())
     cache = kv.cache(**inputs)
     begin = time.monotonic()
     with pytest.raises(kvtier.UnavailableError, match="start it again and reopen"):

@@ -44,6 +44,7 @@ def test_parts_merge_to_the_whole():
     for begin, end in ((0, 1), (1, 40), (40, 90)):
         part = attend(query, key[:, :, begin:end], value[:, :, begin:end], 0.3)
         merged = merge(merged, part)
+    assert merge(merged, None) is merged
     for got, want in zip(merged, reference(query, key, value, 0.3, False)):
         assert torch.allclose(got, want, atol=1e-5)
 

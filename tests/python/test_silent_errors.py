@@ -59,6 +59,17 @@ def test_a_batch_cut_to_its_shortest_prefix_does_not_either(socket):
     assert (logits_through_full(model, text, socket) - plain).abs().max() < 1e-3
 
 
+def test_another_window_does_not_find_what_a_smaller_one_computed(socket):
+    model, ids = tiny(), prompt(100, seed=540)["input_ids"]
+    attach = kvtier.transformers.attach
+    with attach(model, "window", recent=8, sinks=0, socket=socket) as kv:
+        text = sparse_answer(model, kv, ids, 160)
+        assert kv.cache(text).cached_tokens == [256]
+    for options in ({"recent": 1000, "sinks": 0}, {"recent": 8, "sinks": 4}, {"budget": 992}):
+        with attach(model, "window", socket=socket, **options) as kv:
+            assert kv.cache(text).cached_tokens == [64]
+
+
 def test_a_selection_is_not_counted_beside_the_same_tokens_in_the_ring(socket):
     model, ids = tiny(), prompt(80, seed=520)["input_ids"]
     with kvtier.transformers.attach(model, "kvtier", budget=1000, socket=socket) as kv:

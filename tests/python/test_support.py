@@ -106,6 +106,12 @@ def test_embeddings_without_ids_are_refused(llama, kv):
         llama(inputs_embeds=torch.zeros(1, 4, 64), past_key_values=kv.cache())
 
 
+def test_autocast_is_refused_with_its_reason(llama, kv):
+    with torch.autocast("cpu", torch.bfloat16):
+        with pytest.raises(ValueError, match="without autocast"):
+            llama(torch.tensor([[3, 4, 5, 6]]), past_key_values=kv.cache())
+
+
 def test_positions_of_the_callers_own_are_refused(llama, kv):
     ids = torch.tensor([[3, 4, 5, 6]])
     with pytest.raises(ValueError, match="position_ids"):

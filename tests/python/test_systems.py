@@ -47,6 +47,15 @@ def test_a_budget_of_everything_is_full_attention(llama, socket, system):
     assert stats["retrievals"] == 3 * STEPS
 
 
+def test_a_windows_budget_is_recent_tokens(llama, socket):
+    inputs = prompt(300, seed=205)
+    budget, _ = step_logits(llama, socket, inputs, "window", 100, recent=20)
+    recent, _ = step_logits(llama, socket, inputs, "window", 0, recent=120)
+    less, _ = step_logits(llama, socket, inputs, "window", 0, recent=20)
+    assert (budget - recent).abs().max() < 1e-4
+    assert (budget - less).abs().max() > 1e-2
+
+
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_a_delta_gives_what_a_fresh_selection_gives(llama, socket, system):
     inputs = padded(prompt(300, seed=210), prompt(200, seed=211))

@@ -6,6 +6,7 @@ that died is replaced at the next `register_model` (a sequence can't be: reopen 
 """
 
 import collections
+import contextlib
 import os
 import threading
 
@@ -187,9 +188,10 @@ class Client:
         cached_tokens_max=None,
         extra_key=b"",
         anonymous=False,
+        computed_under=b"",
     ) -> Sequence:
         """budget: tokens selected per layer and kv head; None means 256, or 0 for the
-        systems that have none."""
+        systems that have none. computed_under: what else approximate rows depend on."""
         self.close_orphans()
         if budget is None:
             budget = 0 if system in ("full", "window") else 256
@@ -203,6 +205,7 @@ class Client:
             extra_key=extra_key,
             anonymous=anonymous,
             retrieval=retrieval,
+            computed_under=computed_under,
         )
         if cached_tokens_max is not None:
             request.cached_tokens_max = cached_tokens_max
@@ -236,13 +239,13 @@ class Client:
         """Yields ReadResponse messages."""
         session = self._alive_session()
         request.session_id = session.id
-        call = session.stub.Read(request, timeout=self.timeout)
+        call = session.stub.Read(request)
+        answers = stream.Answers(call, self.socket, self.timeout, session.dead)
         try:
-            yield from call
-        except grpc.RpcError as error:
-            raise self._translated(error, session) from None
+            while (answer := answers.next()) is not None:
+                yield answer
         finally:
-            call.cancel()
+            answers.close()
 
     def check_session(self, session):
         """Ids of a former session may mean something else in this one."""
@@ -258,4 +261,6 @@ class Client:
         while self._orphans:
             sequence = self._orphans.popleft()
             if sequence.open:
-                sequence.close()
+                # Nobody waits for it, and the session's end would close it too.
+                with contextlib.suppress(errors.KvtierError):
+                    sequence.close()

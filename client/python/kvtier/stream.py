@@ -48,19 +48,18 @@ class Watchdog:
 WATCHDOG = Watchdog()
 
 
-class Stream:
-    """One bidirectional call, one caller at a time.
+class Answers:
+    """The answers of a call, each waited for with a deadline; one caller at a time.
 
     `lost`: an Event, set when the call ends because the daemon is gone."""
 
-    def __init__(self, method, socket, timeout, lost):
+    def __init__(self, call, socket, timeout, lost):
+        self.call = call
         self._socket = socket
         self._timeout = timeout
         self._lost = lost
-        self._requests = queue.SimpleQueue()
         self._deadline = None  # set while a caller waits
         self.timed_out = False
-        self.call = method(iter(self._requests.get, None))
         WATCHDOG.watch(self)
 
     def check(self, now):
@@ -69,16 +68,11 @@ class Stream:
             self.timed_out = True
             self.call.cancel()
 
-    def send(self, request):
-        self._requests.put(request)
-
-    def receive(self):
+    def next(self):
+        """None after the last."""
         self._deadline = time.monotonic() + self._timeout
         try:
-            return next(self.call)
-        except StopIteration:
-            self._lost.set()
-            raise errors.gone(self._socket, "the stream ended") from None
+            return next(self.call, None)
         except grpc.RpcError as error:
             if self.timed_out:
                 raise errors.DeadlineExceededError(
@@ -91,8 +85,29 @@ class Stream:
             self._deadline = None
 
     def close(self):
-        self._requests.put(None)
         self.call.cancel()
+
+
+class Stream(Answers):
+    """A bidirectional call, which the daemon does not end."""
+
+    def __init__(self, method, socket, timeout, lost):
+        self._requests = queue.SimpleQueue()
+        super().__init__(method(iter(self._requests.get, None)), socket, timeout, lost)
+
+    def send(self, request):
+        self._requests.put(request)
+
+    def receive(self):
+        answer = self.next()
+        if answer is None:
+            self._lost.set()
+            raise errors.gone(self._socket, "the stream ended")
+        return answer
+
+    def close(self):
+        self._requests.put(None)
+        super().close()
 
 
 class RetrievePool:

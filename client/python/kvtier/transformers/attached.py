@@ -29,6 +29,11 @@ class Options:
     layers: int
 
     @property
+    def computed_under(self) -> bytes:
+        """What sparse attention depends on beyond system, budget and dense layers."""
+        return b"sinks %d recent %d" % (self.sinks, self.recent)
+
+    @property
     def asks(self) -> bool:
         """Whether a decode step asks the daemon at all."""
         return self.system != "window" or bool(self.dense_layers)
@@ -116,7 +121,9 @@ class Attached:
 
         With input_ids (padding on the left, and its attention_mask), what the daemon
         has of their beginning is not computed again, and the rest, being a prompt, is
-        computed exactly. Close it, or let it be garbage-collected."""
+        computed exactly. Without, a forward of one token counts as a decode step, also
+        where it is the last piece of a prompt. Close the cache, or let it be
+        garbage-collected."""
         if not self._handles:
             raise RuntimeError("kvtier was detached from this model: attach() again")
         cache = KvtierCache(self, self._register_model(), input_ids, attention_mask)
@@ -166,7 +173,11 @@ class Attached:
         self._settle(cache, id_lists, kwargs.get("attention_mask"), tokens)
         kwargs = self._positions(cache, kwargs, batch, tokens, ids.device)
         cache.set_broken("a forward through it failed")
-        attention.STATE.forward = Forward(cache, id_lists)
+        try:
+            attention.STATE.forward = Forward(cache, id_lists)
+        except BaseException as error:
+            cache.set_broken("a forward through it failed", error)
+            raise
         return args, kwargs
 
     def _after(self, model, args, kwargs, output):
@@ -274,7 +285,7 @@ class Attached:
 def attach(
     model,
     system="kvtier",
-    budget=256,
+    budget=None,
     socket=None,
     namespace="default",
     sinks=4,
@@ -285,7 +296,8 @@ def attach(
     """Has `model` keep its KV cache in kvtierd.
 
     system, budget: how tokens are selected at each decode step and how many, per layer
-        and kv head ("full" and "window" have no budget)
+        and kv head, beside sinks and recent; None: 256. "window" adds them to `recent`
+        (None: 0), "full" reads everything
     sinks, recent: the first and the latest tokens, which are always read
     dense_layers: first layers that read everything; None: as the system does
     Raises UnsupportedModelError, UnavailableError.
@@ -293,9 +305,13 @@ def attach(
     support.check(model)
     if sinks < 0 or recent < 1:
         raise ValueError(f"sinks {sinks} must be at least 0 and recent {recent} at least 1")
+    if system == "window":
+        recent += budget or 0
+    if system in ("full", "window"):
+        budget = 0
     options = Options(
         system=system,
-        budget=0 if system in ("full", "window") else budget,
+        budget=256 if budget is None else budget,
         sinks=sinks,
         recent=recent,
         dense_layers=dense_layers,

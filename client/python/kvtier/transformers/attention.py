@@ -59,6 +59,12 @@ def hand_over(cache, layer, key, value):
             f"layer {layer.index}: keys {tuple(key.shape)} and values {tuple(value.shape)} are"
             f" not [batch, kv_head, token, dim] of {spec}: this model can't use kvtier"
         )
+    if key.dtype != layer.kv.dtype or value.dtype != layer.kv.dtype:
+        raise ValueError(
+            f"layer {layer.index}: keys are {key.dtype} and values {value.dtype}, but the model"
+            f" was attached with {layer.kv.dtype}: load it in the dtype that it computes in,"
+            " without autocast"
+        )
     if key.device != layer.kv.device:
         layer.kv = layer.kv.to(key.device)
     STATE.handed_over = (layer, key, value)

@@ -79,6 +79,7 @@ class KvtierCache(Cache):
                 budget=self.options.budget,
                 dense_layers=self.options.dense_layers,
                 cached_tokens_max=len(row_ids) - 1 if reuse else 0,
+                computed_under=self.options.computed_under,
             )
             self.rows.append(Row(sequence, pad, row_ids))
         model = self.attached.model

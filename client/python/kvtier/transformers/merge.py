@@ -14,8 +14,8 @@ _flash_cpu = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cp
 
 def merge(a, b):
     """(output [..., d], lse [...]) of the union of two disjoint parts; None is empty."""
-    if a is None:
-        return b
+    if a is None or b is None:
+        return a or b
     lse = torch.logaddexp(a[1], b[1])
     share_a = torch.exp(a[1] - lse).unsqueeze(-1)
     share_b = torch.exp(b[1] - lse).unsqueeze(-1)
