@@ -21,6 +21,22 @@ bool EndOf(uint64_t offset, const StridedRows& rows, const RowSource::Shape& sha
          !__builtin_add_overflow(*end, shape.row_bytes, end);
 }
 
+// Overlapping rows would let a small message ask for any amount of memory.
+absl::Status CheckStrides(const char* what, const StridedRows& rows,
+                          const RowSource::Shape& shape) {
+  const auto overlaps = [&](uint64_t stride, uint64_t count) {
+    return count > 1 && stride < shape.row_bytes;
+  };
+  if (!overlaps(rows.token_stride_bytes, shape.token_count) &&
+      !overlaps(rows.head_stride_bytes, shape.kv_heads)) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "the ", what, " layout's rows overlap: rows have ", shape.row_bytes,
+      " bytes, strides are ", rows.head_stride_bytes, " from head to head and ",
+      rows.token_stride_bytes, " from token to token"));
+}
+
 absl::Status Outside(const char* what, const StridedRows& rows) {
   return absl::InvalidArgumentError(
       absl::StrCat("the ", what, " layout reaches outside of its buffer of ",
@@ -47,6 +63,7 @@ absl::StatusOr<RowSource> RowSource::Packed(absl::Span<const std::byte> buffer,
 
 absl::StatusOr<RowSource> RowSource::Strided(const StridedRows& rows, const Shape& shape,
                                              const char* what) {
+  if (absl::Status s = CheckStrides(what, rows, shape); !s.ok()) return s;
   uint64_t end;
   if (rows.block_tokens == 0) {
     if (!rows.block_offset_bytes.empty()) {

@@ -28,8 +28,8 @@ class RowSource {
   // `what` ("key", "value") is for messages.
   static absl::StatusOr<RowSource> Packed(absl::Span<const std::byte> buffer,
                                           const Shape& shape, const char* what);
-  // InvalidArgument: something lies outside of the buffer, or the block table is too
-  // short, or missing.
+  // InvalidArgument: something lies outside of the buffer, rows overlap, or the block
+  // table is too short, or missing.
   static absl::StatusOr<RowSource> Strided(const StridedRows& rows, const Shape& shape,
                                            const char* what);
 

@@ -156,10 +156,14 @@ class Sequence {
       ABSL_SHARED_LOCKS_REQUIRED(mu_);
   absl::Status PlanEntry(const AppendEntry& entry, std::vector<uint64_t>* next,
                          AppendPlan* plan) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  absl::Status CheckFinite(const AppendPlan::Rows& rows) const;
   absl::Status PlanMemory(const std::vector<uint64_t>& next, AppendPlan* plan)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  absl::StatusOr<std::vector<AppendPlan::NewBlock>> AllocateBlocks(
-      LayerIndex layer, uint64_t chunk_begin, uint64_t chunk_end) const;
+  // Adds blocks without slots.
+  absl::Status ChargeBlocks(LayerIndex layer, uint64_t chunk_begin, uint64_t chunk_end,
+                            std::vector<AppendPlan::NewBlock>* blocks) const;
+  // Takes slots for blocks of one layer.
+  absl::Status FillBlocks(absl::Span<AppendPlan::NewBlock> blocks) const;
   void CopyRows(const AppendPlan::Rows& rows) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void CompletePages(LayerIndex layer, tiers::Chunk* chunk)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

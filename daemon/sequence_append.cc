@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "daemon/sequence.h"
+#include "kernels/host/convert.h"
 #include "retrieval/abstract.h"
 
 namespace kvtier::daemon {
@@ -30,8 +31,39 @@ absl::StatusOr<AppendPlan> Sequence::PlanAppend(
   for (const AppendEntry* entry : entries) {
     if (absl::Status s = PlanEntry(*entry, &next, &plan); !s.ok()) return s;
   }
+  for (uint32_t l = 0; l < next.size(); ++l) {
+    if (absl::Status s = ChargeBlocks(LayerIndex(l), ChunksFor(next_token_[l]),
+                                      ChunksFor(next[l]), &plan.blocks);
+        !s.ok()) {
+      return s;
+    }
+  }
+  for (const AppendPlan::Rows& rows : plan.rows) {
+    if (absl::Status s = CheckFinite(rows); !s.ok()) return s;
+  }
   if (absl::Status s = PlanMemory(next, &plan); !s.ok()) return s;
   return plan;
+}
+
+absl::Status Sequence::CheckFinite(const AppendPlan::Rows& rows) const {
+  const AppendEntry& entry = *rows.entry;
+  const retrieval::LayerSpec& layer = context_.model->layer(entry.layer);
+  const DType dtype = context_.model->spec.dtype;
+  for (uint32_t head = 0; head < layer.kv_heads; ++head) {
+    for (uint32_t token = 0; token < entry.token_count; ++token) {
+      const bool key_is =
+          kernels::AllFinite(dtype, rows.key.row(head, token), layer.key_dim);
+      if (key_is &&
+          kernels::AllFinite(dtype, rows.value.row(head, token), layer.value_dim)) {
+        continue;
+      }
+      return absl::InvalidArgumentError(absl::StrCat(
+          "the ", key_is ? "value" : "key", " of token ", entry.start.value() + token,
+          ", layer ", entry.layer.value(), ", kv head ", head,
+          " has a NaN or an infinity: attention over it has no meaning"));
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::Status Sequence::PlanRun(const TokenRun& run, AppendPlan* plan) const {
@@ -105,14 +137,24 @@ absl::Status Sequence::PlanEntry(const AppendEntry& entry, std::vector<uint64_t>
 }
 
 absl::Status Sequence::PlanMemory(const std::vector<uint64_t>& next, AppendPlan* plan) {
+  const tiers::ChunkGeometry& geometry = *context_.model->geometry;
   const uint64_t chunks_before = sealed_.size() + making_.size();
   const uint64_t chunks_after =
       std::max(chunks_before, ChunksFor(*std::max_element(next.begin(), next.end())));
   const uint64_t table_bytes = TableBytes(
       std::max(chunks_after, ChunksFor(token_ids_.size() + plan->new_ids.size())));
-  if (table_bytes > tables_.bytes()) {
-    absl::StatusOr<tiers::Charge> tables =
-        context_.directory->Reserve(table_bytes - tables_.bytes());
+  const uint64_t more_tables =
+      table_bytes - std::min<uint64_t>(table_bytes, tables_.bytes());
+  // All of it is checked before anybody's chunk has to go for a part of it.
+  uint64_t bytes = more_tables + (chunks_after - chunks_before) * geometry.table_bytes();
+  for (uint32_t l = 0; l < next.size(); ++l) {
+    const uint64_t block_bytes =
+        geometry.layers[l].rows_bytes() + geometry.layers[l].abstract_bytes;
+    bytes += (ChunksFor(next[l]) - ChunksFor(next_token_[l])) * block_bytes;
+  }
+  if (absl::Status s = context_.directory->CheckFits(bytes); !s.ok()) return s;
+  if (more_tables > 0) {
+    absl::StatusOr<tiers::Charge> tables = context_.directory->Reserve(more_tables);
     if (!tables.ok()) return tables.status();
     plan->tables = *std::move(tables);
   }
@@ -122,22 +164,26 @@ absl::Status Sequence::PlanMemory(const std::vector<uint64_t>& next, AppendPlan*
     if (!made.ok()) return made.status();
     plan->chunks.push_back(*std::move(made));
   }
-  for (uint32_t l = 0; l < next.size(); ++l) {
-    absl::StatusOr<std::vector<AppendPlan::NewBlock>> blocks =
-        AllocateBlocks(LayerIndex(l), ChunksFor(next_token_[l]), ChunksFor(next[l]));
-    if (!blocks.ok()) return blocks.status();
-    std::move(blocks->begin(), blocks->end(), std::back_inserter(plan->blocks));
+  for (size_t begin = 0; begin < plan->blocks.size();) {
+    size_t end = begin;
+    while (end < plan->blocks.size() &&
+           plan->blocks[end].layer == plan->blocks[begin].layer) {
+      ++end;
+    }
+    if (absl::Status s =
+            FillBlocks(absl::MakeSpan(plan->blocks).subspan(begin, end - begin));
+        !s.ok()) {
+      return s;
+    }
+    begin = end;
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<AppendPlan::NewBlock>> Sequence::AllocateBlocks(
-    LayerIndex layer, uint64_t chunk_begin, uint64_t chunk_end) const {
-  std::vector<AppendPlan::NewBlock> blocks;
-  if (chunk_begin >= chunk_end) return blocks;
-  const tiers::ChunkGeometry& geometry = *context_.model->geometry;
-  const tiers::BlockGeometry& block = geometry.layers[layer.value()];
-  const uint64_t count = chunk_end - chunk_begin;
+absl::Status Sequence::ChargeBlocks(LayerIndex layer, uint64_t chunk_begin,
+                                    uint64_t chunk_end,
+                                    std::vector<AppendPlan::NewBlock>* blocks) const {
+  const tiers::BlockGeometry& block = context_.model->geometry->layers[layer.value()];
   tiers::MemoryBudget* unsealed = context_.unsealed.get();
   for (uint64_t chunk = chunk_begin; chunk < chunk_end; ++chunk) {
     std::optional<tiers::Charge> charge =
@@ -148,21 +194,27 @@ absl::StatusOr<std::vector<AppendPlan::NewBlock>> Sequence::AllocateBlocks(
           "most ", unsealed->capacity_bytes(), ": complete chunks at all layers, send ",
           "token ids, close sequences, or raise [host] unsealed_max"));
     }
-    blocks.push_back(AppendPlan::NewBlock{chunk, layer, {}, *std::move(charge)});
+    blocks->push_back(AppendPlan::NewBlock{chunk, layer, {}, *std::move(charge)});
   }
+  return absl::OkStatus();
+}
+
+absl::Status Sequence::FillBlocks(absl::Span<AppendPlan::NewBlock> blocks) const {
+  const tiers::ChunkGeometry& geometry = *context_.model->geometry;
+  const tiers::BlockGeometry& block = geometry.layers[blocks.front().layer.value()];
   absl::StatusOr<std::vector<tiers::Slot>> pages = context_.directory->AllocateSlots(
-      geometry.space, block.page_bytes, count * block.kv_heads);
+      geometry.space, block.page_bytes, blocks.size() * block.kv_heads);
   if (!pages.ok()) return pages.status();
-  absl::StatusOr<std::vector<tiers::Slot>> abstracts =
-      context_.directory->AllocateSlots(geometry.space, block.abstract_bytes, count);
+  absl::StatusOr<std::vector<tiers::Slot>> abstracts = context_.directory->AllocateSlots(
+      geometry.space, block.abstract_bytes, blocks.size());
   if (!abstracts.ok()) return abstracts.status();
-  for (uint64_t i = 0; i < count; ++i) {
+  for (size_t i = 0; i < blocks.size(); ++i) {
     auto first = pages->begin() + static_cast<ptrdiff_t>(i * block.kv_heads);
     blocks[i].block.pages.assign(std::make_move_iterator(first),
                                  std::make_move_iterator(first + block.kv_heads));
     blocks[i].block.abstract = std::move((*abstracts)[i]);
   }
-  return blocks;
+  return absl::OkStatus();
 }
 
 SequenceProgress Sequence::ApplyAppend(AppendPlan plan) {

@@ -20,11 +20,11 @@ absl::StatusOr<Sequence::Making> Sequence::CopyChunk(const tiers::Chunk& chunk,
   for (uint32_t l = 0; l < geometry.layers.size(); ++l) {
     const LayerIndex layer(l);
     if (!chunk.has_block(layer)) continue;
-    absl::StatusOr<std::vector<AppendPlan::NewBlock>> blocks =
-        AllocateBlocks(layer, 0, 1);
-    if (!blocks.ok()) return blocks.status();
-    making.chunk->SetBlock(layer, std::move(blocks->front().block));
-    making.unsealed.Add(std::move(blocks->front().unsealed));
+    std::vector<AppendPlan::NewBlock> blocks;
+    if (absl::Status s = ChargeBlocks(layer, 0, 1, &blocks); !s.ok()) return s;
+    if (absl::Status s = FillBlocks(absl::MakeSpan(blocks)); !s.ok()) return s;
+    making.chunk->SetBlock(layer, std::move(blocks.front().block));
+    making.unsealed.Add(std::move(blocks.front().unsealed));
 
     const tiers::BlockGeometry& block = geometry.layers[l];
     const uint32_t rows = std::min(chunk.rows(layer), rows_max);

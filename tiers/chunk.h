@@ -126,6 +126,12 @@ class Chunk {
     return on_disk_.load(std::memory_order_acquire) ? &disk_ : nullptr;
   }
 
+  // It was on disk, but what is there did not verify.
+  bool disk_lost() const {
+    const DiskChunk* chunk = disk();
+    return chunk != nullptr && chunk->lost();
+  }
+
   // While pinned, no page is dropped. Counts.
   void Pin() const;
   void Unpin() const { pins_.fetch_sub(1, std::memory_order_release); }

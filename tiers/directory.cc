@@ -8,6 +8,15 @@
 #include "tiers/page_checksum.h"
 
 namespace kvtier::tiers {
+namespace {
+
+// What comes free with a chunk whose pages are all in memory.
+uint64_t BytesOf(const Chunk& chunk) {
+  const ChunkGeometry& geometry = chunk.geometry();
+  return geometry.table_bytes() + geometry.rows_bytes + geometry.abstract_bytes;
+}
+
+}  // namespace
 
 ChunkRef& ChunkRef::operator=(ChunkRef&& other) noexcept {
   if (this != &other) {
@@ -34,10 +43,23 @@ Directory::~Directory() {
   assert(Stats().chunks == 0);
 }
 
+absl::Status Directory::CheckFits(uint64_t bytes) const {
+  const uint64_t capacity = budget_->capacity_bytes();
+  uint64_t busy = 0;
+  if (disk_ == nullptr) {  // else pages of open sequences may go too
+    MutexLock lock(&mu_);
+    busy = std::min(busy_bytes_, capacity);
+  }
+  if (bytes <= capacity - busy) return absl::OkStatus();
+  return NothingToEvict(absl::ResourceExhaustedError(absl::StrCat(
+      "no room for ", bytes, " bytes: of ", capacity, ", ", busy, " can't be freed")));
+}
+
 absl::StatusOr<Charge> Directory::Reserve(uint64_t bytes) {
   while (true) {
     std::optional<Charge> charge = Charge::Take(budget_, bytes);
     if (charge.has_value()) return *std::move(charge);
+    if (absl::Status s = CheckFits(bytes); !s.ok()) return s;
     if (!MakeRoom()) {
       return NothingToEvict(absl::ResourceExhaustedError(
           absl::StrCat("no room for ", bytes, " bytes of tables: ", budget_->used_bytes(),
@@ -54,6 +76,8 @@ absl::StatusOr<std::vector<Slot>> Directory::AllocateSlots(NamespaceIndex space,
   while (true) {
     absl::Status status = host_->Take(space, slot_bytes, count, &slots);
     if (status.ok()) return slots;
+    if (absl::Status s = CheckFits((count - slots.size()) * slot_bytes); !s.ok())
+      return s;
     // Slots of other classes come free too, but their regions give memory back only
     // when they are empty: hence on, coldest first, until it is enough.
     if (!MakeRoom()) return NothingToEvict(status);
@@ -68,11 +92,16 @@ absl::StatusOr<std::unique_ptr<Chunk>> Directory::NewChunk(
 }
 
 std::optional<ChunkRef> Directory::Find(const ChunkName& name) {
+  std::vector<std::unique_ptr<Chunk>> dropped;  // freed after the lock is gone
   MutexLock lock(&mu_);
   auto found = entries_.find(name);
   if (found == entries_.end()) return std::nullopt;
   Entry* entry = found->second.get();
   if (entry->sharing == Sharing::kPrivate) return std::nullopt;
+  if (entry->chunk->disk_lost()) {
+    Lose(entry, &dropped);
+    return std::nullopt;
+  }
   AddReferenceLocked(entry);
   return ChunkRef(this, entry);
 }
@@ -87,7 +116,12 @@ ChunkRef Directory::Commit(std::unique_ptr<Chunk> chunk, const ChunkRef* parent,
 ChunkRef Directory::CommitOnly(std::unique_ptr<Chunk> chunk, const ChunkRef* parent,
                                Sharing sharing) {
   std::unique_ptr<Chunk> loser;  // freed after the lock is gone
+  std::vector<std::unique_ptr<Chunk>> dropped;
   MutexLock lock(&mu_);
+  if (auto found = entries_.find(chunk->name());
+      found != entries_.end() && found->second->chunk->disk_lost()) {
+    Lose(found->second.get(), &dropped);
+  }
   auto [place, is_new] = entries_.try_emplace(chunk->name());
   if (!is_new) {
     ++duplicates_;
@@ -103,7 +137,9 @@ ChunkRef Directory::CommitOnly(std::unique_ptr<Chunk> chunk, const ChunkRef* par
   if (parent != nullptr) {
     entry->parent = parent->entry_;
     ++entry->parent->children;
+    ++entry->parent->busy_children;  // the caller refers to both
   }
+  busy_bytes_ += BytesOf(*entry->chunk);
   const ChunkGeometry& geometry = entry->chunk->geometry();
   pages_ += entry->chunk->resident_pages();
   if (chunks_of_space_.size() <= geometry.space.value()) {
@@ -144,30 +180,39 @@ Directory::VerifyResult Directory::Verify() {
   }
   VerifyResult result;
   for (const ChunkName& name : names) {
-    // Gone meanwhile, or private to a sequence: nobody else could be misled by it.
-    std::optional<ChunkRef> chunk = Find(name);
-    if (!chunk.has_value()) continue;
-    (*chunk)->Pin();
-    const ChunkGeometry& geometry = (*chunk)->geometry();
+    Entry* entry;
+    {
+      MutexLock lock(&mu_);
+      auto found = entries_.find(name);
+      if (found == entries_.end()) continue;
+      entry = found->second.get();
+      AddReferenceLocked(entry);
+    }
+    const Chunk* chunk = entry->chunk.get();
+    chunk->Pin();
+    const ChunkGeometry& geometry = chunk->geometry();
     for (uint32_t l = 0; l < geometry.layers.size(); ++l) {
       const LayerIndex layer(l);
       for (uint32_t head = 0; head < geometry.layers[l].kv_heads; ++head) {
-        const std::byte* page = (*chunk)->page(layer, head);
+        const std::byte* page = chunk->page(layer, head);
         if (page == nullptr) continue;
         ++result.pages;
         const uint32_t crc = kernels::Crc32c(PageSeed(name, layer, head), page,
                                              geometry.layers[l].page_bytes);
-        result.bad_pages += crc != (*chunk)->crc(layer, head);
+        result.bad_pages += crc != chunk->crc(layer, head);
       }
     }
-    (*chunk)->Unpin();
+    chunk->Unpin();
+    std::vector<std::unique_ptr<Chunk>> dropped;
+    MutexLock lock(&mu_);
+    ReleaseLocked(entry, &dropped, /*is_use=*/false);
   }
   return result;
 }
 
 DirectoryStats Directory::Stats() const {
   MutexLock lock(&mu_);
-  return DirectoryStats{.chunks = entries_.size(),
+  return DirectoryStats{.chunks = entries_.size() + lost_.size(),
                         .pages = pages_,
                         .evictable_chunks = evictable_.size(),
                         .evicted_chunks = evicted_,
@@ -189,22 +234,53 @@ void Directory::AddReference(Entry* entry) {
 }
 
 void Directory::AddReferenceLocked(Entry* entry) {
-  if (entry->references++ == 0 && entry->children == 0) {
-    evictable_.erase(entry->last_use);
+  if (entry->references++ > 0) return;
+  if (entry->children == 0) evictable_.erase(entry->last_use);
+  if (entry->busy_children == 0) BecomeBusy(entry);
+}
+
+void Directory::BecomeBusy(Entry* entry) {
+  while (true) {
+    busy_bytes_ += BytesOf(*entry->chunk);
+    Entry* parent = entry->parent;
+    if (parent == nullptr || parent->busy_children++ > 0 || parent->references > 0)
+      return;
+    entry = parent;
   }
+}
+
+void Directory::BecomeIdle(Entry* entry) {
+  while (true) {
+    busy_bytes_ -= BytesOf(*entry->chunk);
+    Entry* parent = entry->parent;
+    if (parent == nullptr || --parent->busy_children > 0 || parent->references > 0)
+      return;
+    entry = parent;
+  }
+}
+
+void Directory::Lose(Entry* entry, std::vector<std::unique_ptr<Chunk>>* dropped) {
+  auto found = entries_.find(entry->chunk->name());
+  lost_.emplace(entry, std::move(found->second));
+  entries_.erase(found);
+  entry->lost = true;
+  if (entry->references > 0 || entry->children > 0) return;
+  evictable_.erase(entry->last_use);
+  MaybeEvictable(entry, dropped);
 }
 
 void Directory::Release(Entry* entry) {
   std::vector<std::unique_ptr<Chunk>> dropped;
   MutexLock lock(&mu_);
-  ReleaseLocked(entry, &dropped);
+  ReleaseLocked(entry, &dropped, /*is_use=*/true);
 }
 
-void Directory::ReleaseLocked(Entry* entry,
-                              std::vector<std::unique_ptr<Chunk>>* dropped) {
+void Directory::ReleaseLocked(Entry* entry, std::vector<std::unique_ptr<Chunk>>* dropped,
+                              bool is_use) {
   assert(entry->references > 0);
+  if (is_use) entry->last_use = ++clock_;  // no key while it is referred to
   if (--entry->references > 0) return;
-  entry->last_use = ++clock_;
+  if (entry->busy_children == 0) BecomeIdle(entry);
   if (entry->children == 0) MaybeEvictable(entry, dropped);
 }
 
@@ -222,7 +298,7 @@ bool Directory::EvictOne() {
 void Directory::MaybeEvictable(Entry* entry,
                                std::vector<std::unique_ptr<Chunk>>* dropped) {
   while (entry != nullptr && entry->references == 0 && entry->children == 0) {
-    if (entry->sharing == Sharing::kShared) {
+    if (entry->sharing == Sharing::kShared && !entry->lost) {
       // A parent that took over its child's time meets no other of the same time: the
       // child is gone.
       evictable_.emplace(entry->last_use, entry);
@@ -249,8 +325,11 @@ Directory::Entry* Directory::Remove(Entry* entry,
     parent->last_use = std::max(parent->last_use, entry->last_use);
   }
   dropped->push_back(std::move(entry->chunk));
-  const ChunkName name = dropped->back()->name();
-  entries_.erase(name);
+  if (entry->lost) {
+    lost_.erase(entry);
+  } else {
+    entries_.erase(ChunkName(dropped->back()->name()));
+  }
   return parent != nullptr && parent->children == 0 ? parent : nullptr;
 }
 

@@ -13,7 +13,11 @@
 // selects them (Load). When there is nothing left to evict, cold pages of open sequences
 // are dropped, and while writes are under way, room is waited for.
 //
-// Invariants: a name stands for one chunk; a chunk's parent is in the directory as long
+// A chunk whose bytes on disk turn out to be bad is lost: those who refer to it keep what
+// is in memory, nobody finds it any more, and a chunk of its name that is computed again
+// takes its place.
+//
+// Invariants: a name is found as one chunk; a chunk's parent is in the directory as long
 // as the chunk is; a referenced chunk is never evicted; memory use never exceeds the
 // budget.
 //
@@ -139,6 +143,10 @@ class Directory {
   // All references must be gone. Blocking: waits for writes under way.
   ~Directory();
 
+  // Refuses what could not be had if every chunk went that may go, so that it evicts
+  // nothing. To be asked before a large request is made in parts. ResourceExhausted.
+  absl::Status CheckFits(uint64_t bytes) const ABSL_LOCKS_EXCLUDED(mu_);
+
   // Reserves memory for tables, evicting if it must.
   // ResourceExhausted: the budget is full of what must not be evicted.
   absl::StatusOr<Charge> Reserve(uint64_t bytes) ABSL_LOCKS_EXCLUDED(mu_);
@@ -171,8 +179,8 @@ class Directory {
                     uint64_t* disk_bytes) ABSL_LOCKS_EXCLUDED(mu_);
 
   // Returns when all of them are on disk. Blocking. A write that failed is tried again.
-  // FailedPrecondition: there is no disk tier. Unavailable, ResourceExhausted: its
-  // errors.
+  // FailedPrecondition: there is no disk tier. DataLoss: one was there and is no more.
+  // Unavailable, ResourceExhausted: the disk's.
   absl::Status AwaitWritten(absl::Span<const ChunkRef> chunks) ABSL_LOCKS_EXCLUDED(mu_);
 
   // Puts a named, complete chunk in the directory. If its name is taken, `chunk` is
@@ -232,9 +240,18 @@ class Directory {
       ABSL_LOCKS_EXCLUDED(mu_);
   void AddToDroppable(Entry* entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void AddReferenceLocked(Entry* entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // Chunks that go at once are moved to `dropped`, to be destroyed without the lock.
-  void ReleaseLocked(Entry* entry, std::vector<std::unique_ptr<Chunk>>* dropped)
+  // An entry is busy while it, or what continues it, is referred to. Called when one
+  // that was not becomes it, and back; tells its parents.
+  void BecomeBusy(Entry* entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void BecomeIdle(Entry* entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Takes an entry whose bytes on disk went bad out of what is found; it goes with its
+  // last reference and child.
+  void Lose(Entry* entry, std::vector<std::unique_ptr<Chunk>>* dropped)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Chunks that go at once are moved to `dropped`, to be destroyed without the lock.
+  //   is_use: the chunk is then the warmest
+  void ReleaseLocked(Entry* entry, std::vector<std::unique_ptr<Chunk>>* dropped,
+                     bool is_use) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Called when `entry` lost its last reference or child.
   void MaybeEvictable(Entry* entry, std::vector<std::unique_ptr<Chunk>>* dropped)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -254,6 +271,10 @@ class Directory {
 
   mutable Mutex mu_;
   absl::flat_hash_map<ChunkName, std::unique_ptr<Entry>> entries_ ABSL_GUARDED_BY(mu_);
+  // Lost ones. Their names may stand for others in entries_.
+  absl::flat_hash_map<Entry*, std::unique_ptr<Entry>> lost_ ABSL_GUARDED_BY(mu_);
+  // Of busy entries, all pages counted.
+  uint64_t busy_bytes_ ABSL_GUARDED_BY(mu_) = 0;
   // By time of last use.
   absl::btree_map<uint64_t, Entry*> evictable_ ABSL_GUARDED_BY(mu_);
   std::vector<uint64_t> chunks_of_space_ ABSL_GUARDED_BY(mu_);
@@ -283,8 +304,10 @@ struct ChunkRef::Entry {
   std::unique_ptr<Chunk> chunk;
   Entry* parent = nullptr;
   Sharing sharing = Sharing::kShared;
+  bool lost = false;
   uint32_t references = 0;
   uint32_t children = 0;
+  uint32_t busy_children = 0;
   enum class Write : uint8_t { kNone, kUnderWay, kFailed } write = Write::kNone;
   absl::Status write_error;
   std::optional<size_t> droppable;  // index in droppable_

@@ -5,6 +5,8 @@
 #include <cstring>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "tiers/directory.h"
 
 namespace kvtier::tiers {
@@ -47,6 +49,13 @@ bool SameLayers(const ChunkGeometry& memory, const DiskGeometry& disk) {
                       return a.kv_heads == b.kv_heads && a.page_bytes == b.page_bytes &&
                              a.abstract_bytes == b.abstract_bytes;
                     });
+}
+
+absl::Status Lost(absl::string_view why) {
+  return absl::DataLossError(
+      absl::StrCat(why,
+                   ": open the sequence again; what is lost is not found then, and "
+                   "can be computed and appended again"));
 }
 
 }  // namespace
@@ -154,7 +163,7 @@ void Directory::FinishWrite(Entry* entry, absl::StatusOr<DiskChunk> written) {
     ++unwritten_;
   }
   // With the rest, so that who waited for the write finds the chunk as free as it is.
-  ReleaseLocked(entry, &dropped);
+  ReleaseLocked(entry, &dropped, /*is_use=*/false);
   --writing_;
   ++finished_writes_;
   write_finished_.SignalAll();
@@ -189,6 +198,7 @@ absl::Status Directory::AwaitWritten(absl::Span<const ChunkRef> chunks) {
   for (const ChunkRef& chunk : chunks) {
     while (chunk.entry_->write == Entry::Write::kUnderWay) write_finished_.Wait(&mu_);
     if (chunk.entry_->write == Entry::Write::kFailed) return chunk.entry_->write_error;
+    if (chunk->disk_lost()) return Lost("what was written doesn't verify any more");
   }
   return absl::OkStatus();
 }
@@ -315,7 +325,9 @@ absl::Status Directory::Load(absl::Span<const PageNeed> needs, PagePins* pins,
     disk_->ReadPages(*chunk->disk(), std::move(pages), IoPriority::kDemand,
                      [&](const absl::Status& status) { completions.Done(status); });
   }
-  if (absl::Status s = completions.Wait(); !s.ok()) return s;
+  if (absl::Status s = completions.Wait(); !s.ok()) {
+    return absl::IsDataLoss(s) ? Lost(s.message()) : s;
+  }
   uint64_t loaded = 0;
   for (Missing& load : loads) {
     loaded += load.need.chunk->SetPage(load.need.layer, load.need.kv_head,

@@ -81,6 +81,24 @@ void ToF32Kernel(DType dtype, const std::byte* src, size_t count, float* dst) {
   });
 }
 
+bool AllFiniteKernel(DType dtype, const std::byte* src, size_t count) {
+  bool finite = true;
+  VisitLoader(dtype, [&](auto load) {
+    const DF d;
+    const size_t lanes = hn::Lanes(d);
+    // x - x is 0, or NaN where x is not finite; a NaN stays in the sum.
+    auto sum = hn::Zero(d);
+    size_t i = 0;
+    for (; i + lanes <= count; i += lanes) {
+      const auto v = load(d, src + i * load.kBytes);
+      sum = hn::Add(sum, hn::Sub(v, v));
+    }
+    finite = hn::AllTrue(d, hn::Eq(sum, hn::Zero(d)));
+    for (; i < count; ++i) finite &= std::isfinite(load.One(src + i * load.kBytes));
+  });
+  return finite;
+}
+
 void RowsToF32Kernel(DType dtype, const std::byte* src, size_t row_stride_bytes,
                      size_t rows, size_t elements, float* dst) {
   VisitLoader(dtype, [&](auto load) {
@@ -134,6 +152,7 @@ namespace kvtier::kernels {
 HWY_EXPORT(ToF32Kernel);
 HWY_EXPORT(FromF32Kernel);
 HWY_EXPORT(RowsToF32Kernel);
+HWY_EXPORT(AllFiniteKernel);
 
 void ToF32(DType dtype, const std::byte* src, size_t count, float* dst) {
   HWY_DYNAMIC_DISPATCH(ToF32Kernel)(dtype, src, count, dst);
@@ -147,6 +166,10 @@ void RowsToF32(DType dtype, const std::byte* src, size_t row_stride_bytes, size_
                size_t elements, float* dst) {
   HWY_DYNAMIC_DISPATCH(RowsToF32Kernel)
   (dtype, src, row_stride_bytes, rows, elements, dst);
+}
+
+bool AllFinite(DType dtype, const std::byte* src, size_t count) {
+  return HWY_DYNAMIC_DISPATCH(AllFiniteKernel)(dtype, src, count);
 }
 
 }  // namespace kvtier::kernels

@@ -31,6 +31,9 @@ void FromF32(DType dtype, const float* src, size_t count, std::byte* dst);
 void RowsToF32(DType dtype, const std::byte* src, size_t row_stride_bytes, size_t rows,
                size_t elements, float* dst);
 
+// Whether none of the elements is NaN or infinite.
+bool AllFinite(DType dtype, const std::byte* src, size_t count);
+
 // One element. The reference of the above.
 float F32FromF16(uint16_t bits);
 uint16_t F16FromF32(float value);

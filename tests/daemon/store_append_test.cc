@@ -171,6 +171,16 @@ TEST_F(StoreAppend, RefusedEntriesSayWhy) {
   entry = good->entry;
   entry.sequence = SequenceId(999);
   EXPECT_THAT(AppendOne(entry), Fails(Code::kNotFound, "999"));
+  for (const float bad : {NAN, INFINITY}) {
+    auto not_finite = MakeEntry(model_, 0, sequence, 1, 0, 10);
+    not_finite->key[32 * 13] = bad;
+    EXPECT_THAT(AppendOne(not_finite->entry),
+                Fails(Code::kInvalidArgument, "key of token 3, layer 1, kv head 1"));
+    not_finite->key[32 * 13] = 0;
+    not_finite->value[32 * 20 - 1] = bad;
+    EXPECT_THAT(AppendOne(not_finite->entry),
+                Fails(Code::kInvalidArgument, "value of token 9, layer 1, kv head 1"));
+  }
   EXPECT_EQ(session_->Seal(sequence, Durability::kNone)->tail_tokens, 0);
 }
 
@@ -224,6 +234,13 @@ TEST_F(StoreAppend, StridesAndBlockTables) {
   bad.key.head_stride_bytes = ~uint64_t{0} / 2;
   bad.key.token_stride_bytes = ~uint64_t{0} / 2;
   EXPECT_THAT(AppendOne(bad), Fails(Code::kInvalidArgument, "outside"));
+  // A message of a few bytes that stands for gigabytes.
+  bad = entries[0];
+  bad.key.token_stride_bytes = 0;
+  EXPECT_THAT(AppendOne(bad), Fails(Code::kInvalidArgument, "rows overlap"));
+  bad = entries[0];
+  bad.value.head_stride_bytes = row / 2 - 4;
+  EXPECT_THAT(AppendOne(bad), Fails(Code::kInvalidArgument, "rows overlap"));
   ASSERT_TRUE(session_->Append({}, entries).ok());
   ExpectRows(sequence, 0, 0, 10);
 }
@@ -251,6 +268,7 @@ TEST_F(StoreAppend, UnsealedRowsAreBounded) {
   auto over = MakeEntry(model_, 0, sequence, 0, 128, 1);
   EXPECT_THAT(session_->Append({}, {over->entry}).status(),
               Fails(Code::kResourceExhausted, "unsealed_max"));
+  EXPECT_EQ(Host().evicted_chunks, 0);
   ASSERT_TRUE(session_->Close(sequence).ok());
   EXPECT_EQ(session_->Info().unsealed_bytes, 0);
 }
@@ -273,6 +291,34 @@ TEST_F(StoreAppend, FullOfOpenSequencesIsRefusedAndNothingIsLost) {
   const SequenceId next = Open(Ids(64, 1))->sequence;
   ASSERT_TRUE(AppendAll(*session_, model_, 1, next, 0, 64).ok());
   EXPECT_GT(Host().evicted_chunks, 0);
+}
+
+TEST_F(StoreAppend, WhatCanNotFitEvictsNothing) {
+  Start(Small(2 << 20));
+  for (uint32_t salt = 1; salt <= 4; ++salt) {
+    ASSERT_TRUE(session_->Close(Filled(5 * 64, salt)).ok());
+  }
+  const SequenceId open = Filled(5 * 64, 9);
+  const uint64_t chunks = Host().chunks;
+  ASSERT_EQ(chunks, 25u);
+  ASSERT_EQ(Host().evicted_chunks, 0u);
+  // More than the budget, and more than what isn't open; in one call and as ids.
+  for (const uint32_t tokens : {28 * 64, 40 * 64}) {
+    const SequenceId sequence = Open(Ids(64, 7))->sequence;
+    EXPECT_THAT(AppendAll(*session_, model_, 7, sequence, 0, tokens).status(),
+                Fails(Code::kResourceExhausted, "can't be freed"));
+    ASSERT_TRUE(session_->Close(sequence).ok());
+  }
+  EXPECT_THAT(Open(Ids(2 << 20, 8)).status(),
+              Fails(Code::kResourceExhausted, "[host] capacity"));
+  EXPECT_EQ(Host().chunks, chunks);
+  EXPECT_EQ(Host().evicted_chunks, 0u);
+  // What can, does.
+  const SequenceId sequence = Open(Ids(64, 7))->sequence;
+  auto fits = AppendAll(*session_, model_, 7, sequence, 0, 20 * 64);
+  EXPECT_TRUE(fits.ok()) << fits.status();
+  EXPECT_GT(Host().evicted_chunks, 0u);
+  ExpectRows(open, 9, 0, 5 * 64);
 }
 
 TEST_F(StoreAppend, ASecondModelOfAnotherPageSizeGetsMemory) {

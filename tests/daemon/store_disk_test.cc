@@ -42,6 +42,24 @@ class StoreDisk : public StoreTest {
     EXPECT_EQ(sealed->sealed_tokens, tokens);
   }
 
+  // Flips a byte in every 4 KiB of every segment, from `from`, that is not zero.
+  uint64_t Damage(uint64_t from) {
+    uint64_t flipped = 0;
+    for (const auto& entry : std::filesystem::directory_iterator(directory_)) {
+      if (entry.path().filename().string().rfind("segment-", 0) != 0) continue;
+      std::fstream file(entry.path(), std::ios::in | std::ios::out | std::ios::binary);
+      std::string block(4096, '\0');
+      for (uint64_t at = from; file.seekg(at) && file.read(block.data(), 4096);
+           at += 4096) {
+        if (block.find_first_not_of('\0') == std::string::npos) continue;
+        file.seekp(at + 17);
+        file.put(static_cast<char>(block[17] ^ 1));
+        ++flipped;
+      }
+    }
+    return flipped;
+  }
+
   std::string directory_;
 };
 
@@ -126,22 +144,8 @@ TEST_F(StoreDisk, ADamagedPageIsDataLossAndNoWrongByte) {
   Seal(Filled(512, 7), 512);
   session_.reset();
   store_.reset();
-  // Flips a byte in every 4 KiB of every segment that is not zero.
-  uint64_t flipped = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(directory_)) {
-    if (entry.path().filename().string().rfind("segment-", 0) != 0) continue;
-    std::fstream file(entry.path(), std::ios::in | std::ios::out | std::ios::binary);
-    std::string block(4096, '\0');
-    // The first chunk's extent stays as it is: it is found, the others are not.
-    for (uint64_t at = 256 << 10; file.seekg(at) && file.read(block.data(), 4096);
-         at += 4096) {
-      if (block.find_first_not_of('\0') == std::string::npos) continue;
-      file.seekp(at + 17);
-      file.put(static_cast<char>(block[17] ^ 1));
-      ++flipped;
-    }
-  }
-  ASSERT_GT(flipped, 0u);
+  // The first chunk's extent stays as it is: it is found, the others are not.
+  ASSERT_GT(Damage(256 << 10), 0u);
   Start(OnDisk());
   auto opened = Open(Ids(512, 7));
   ASSERT_TRUE(opened.ok()) << opened.status();
@@ -155,6 +159,38 @@ TEST_F(StoreDisk, ADamagedPageIsDataLossAndNoWrongByte) {
     }
   }
   EXPECT_GT(Disk().lost_chunks, 0u);
+}
+
+// A damaged page must not be found again and again: the way out is to open once more.
+TEST_F(StoreDisk, WhatIsLostIsComputedAgainAndDurableAgain) {
+  Seal(Filled(512, 20), 512);
+  Start(OnDisk());
+  auto bad = Open(Ids(512, 20));
+  ASSERT_TRUE(bad.ok()) << bad.status();
+  ASSERT_EQ(bad->cached_tokens, 512u);
+  ASSERT_GT(Damage(0), 0u);
+  EXPECT_THAT(ReadLayer(*session_, bad->sequence, 0, 128, 64).status(),
+              Fails(absl::StatusCode::kDataLoss, "open the sequence again"));
+  EXPECT_THAT(session_->Seal(bad->sequence, Durability::kDurable).status(),
+              Fails(absl::StatusCode::kDataLoss, "open the sequence again"));
+  // While the first still holds it: up to the damage it is found, then made again.
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    auto again = Open(Ids(512, 20));
+    ASSERT_TRUE(again.ok()) << again.status();
+    EXPECT_EQ(again->cached_tokens, attempt == 0 ? 128u : 512u);
+    const auto from = static_cast<uint32_t>(again->cached_tokens);
+    if (from < 512) {
+      auto made = AppendAll(*session_, model_, 20, again->sequence, from, 512 - from);
+      ASSERT_TRUE(made.ok()) << made.status();
+    }
+    ExpectRows(again->sequence, 20, 128, 384);
+  }
+  ASSERT_TRUE(session_->Close(bad->sequence).ok());
+  auto last = Open(Ids(512, 20));
+  ASSERT_TRUE(last.ok()) << last.status();
+  EXPECT_EQ(last->cached_tokens, 512u);
+  auto sealed = session_->Seal(last->sequence, Durability::kDurable);
+  ASSERT_TRUE(sealed.ok()) << sealed.status();
 }
 
 TEST_F(StoreDisk, ManyWorkersOverTooLittleMemoryReadRightBytes) {

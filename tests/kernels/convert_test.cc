@@ -72,6 +72,33 @@ TEST(Convert, FromF32AsTheScalarAtEveryTail) {
   }
 }
 
+TEST(Convert, AllFiniteSeesEveryElementOfEveryLength) {
+  constexpr uint16_t kF16Bad[] = {0x7C00, 0xFC00, 0x7E01};
+  constexpr uint16_t kBF16Bad[] = {0x7F80, 0xFF80, 0x7FC1};
+  for (size_t count = 1; count <= 40; ++count) {
+    std::vector<uint16_t> halves(count, 0x7BFF);  // the largest f16
+    std::vector<float> floats(count, std::numeric_limits<float>::max());
+    const auto* half_bytes = reinterpret_cast<const std::byte*>(halves.data());
+    const auto* float_bytes = reinterpret_cast<const std::byte*>(floats.data());
+    EXPECT_TRUE(AllFinite(DType::kF16, half_bytes, count));
+    EXPECT_TRUE(AllFinite(DType::kF32, float_bytes, count));
+    for (size_t at = 0; at < count; ++at) {
+      for (size_t bad = 0; bad < 3; ++bad) {
+        halves[at] = kF16Bad[bad];
+        EXPECT_FALSE(AllFinite(DType::kF16, half_bytes, count)) << at << " of " << count;
+        halves[at] = kBF16Bad[bad];
+        EXPECT_FALSE(AllFinite(DType::kBF16, half_bytes, count)) << at << " of " << count;
+        halves[at] = 0x7BFF;
+      }
+      for (const float bad : {NAN, INFINITY, -INFINITY}) {
+        floats[at] = bad;
+        EXPECT_FALSE(AllFinite(DType::kF32, float_bytes, count)) << at << " of " << count;
+        floats[at] = std::numeric_limits<float>::max();
+      }
+    }
+  }
+}
+
 TEST(Convert, RowsArePaddedAndFinite) {
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
     for (const size_t dim : {1, 3, 15, 16, 17, 64, 80, 129}) {

@@ -131,6 +131,36 @@ TEST_F(DirectoryTest, VerifySeesAFlippedBit) {
   EXPECT_EQ(directory_.Verify().bad_pages, 1u);
 }
 
+TEST_F(DirectoryTest, VerifyIsNoUse) {
+  for (uint8_t n : {1, 2, 3}) Add(n);
+  { ChunkRef used = *directory_.Find(Name(1)); }
+  EXPECT_EQ(directory_.Verify().pages, 3u);
+  EvictOne();
+  EvictOne();
+  EXPECT_EQ(directory_.Stats().chunks, 1);
+  EXPECT_TRUE(Cached(1));
+}
+
+// An open child holds its parents' bytes: they could not come free.
+TEST_F(DirectoryTest, WhatAnOpenChunkContinuesDoesNotCountAsFree) {
+  std::optional<ChunkRef> last;
+  uint8_t n = 0;
+  while (directory_.Stats().pages * kPage < budget_.capacity_bytes() / 2) {
+    ++n;
+    ChunkRef next = Add(n, last.has_value() ? &*last : nullptr);
+    last = std::move(next);
+  }
+  const uint64_t half = budget_.capacity_bytes() / 2;
+  EXPECT_FALSE(directory_.CheckFits(half).ok());
+  last.reset();
+  EXPECT_TRUE(directory_.CheckFits(half).ok());
+  last = directory_.Find(Name(n));
+  EXPECT_FALSE(directory_.CheckFits(half).ok());
+  ChunkRef first = *directory_.Find(Name(1));
+  last.reset();
+  EXPECT_TRUE(directory_.CheckFits(half).ok());
+}
+
 TEST_F(DirectoryTest, OpenChunksAreNeverEvicted) {
   std::vector<ChunkRef> open;
   absl::Status status;
@@ -147,8 +177,11 @@ TEST_F(DirectoryTest, OpenChunksAreNeverEvicted) {
   EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("[host] capacity"));
   EXPECT_EQ(directory_.Stats().evicted_chunks, 0);
   EXPECT_GT(open.size(), 8);
+  EXPECT_FALSE(directory_.CheckFits(budget_.capacity_bytes() / 2).ok());
   EXPECT_LE(budget_.used_bytes(), budget_.capacity_bytes());
   open.clear();
+  EXPECT_TRUE(directory_.CheckFits(budget_.capacity_bytes()).ok());
+  EXPECT_FALSE(directory_.CheckFits(budget_.capacity_bytes() + 1).ok());
   EXPECT_GT(directory_.EvictAll(), 8);
   EXPECT_EQ(directory_.Stats().chunks, 0);
   EXPECT_EQ(budget_.used_bytes(), 0);

@@ -97,12 +97,12 @@ class DiskEngine final : public DiskTier {
   uint64_t UsedBytes(const std::string& space) const override ABSL_LOCKS_EXCLUDED(mu_);
 
  protected:
-  DiskChunk ShareEntry(void* entry) override ABSL_LOCKS_EXCLUDED(mu_);
-  void ReleaseEntry(void* entry) override ABSL_LOCKS_EXCLUDED(mu_);
+  DiskChunk ShareEntry(DiskPin* entry) override ABSL_LOCKS_EXCLUDED(mu_);
+  void ReleaseEntry(DiskPin* entry) override ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
   // A pinned entry. DiskChunk points here.
-  struct Pin {
+  struct Pin : DiskPin {
     Index index = ChunkTable::kNone;
     uint32_t references = 0;
     // From the header, once it was read.
@@ -190,10 +190,10 @@ class DiskEngine final : public DiskTier {
   };
   std::map<SegmentNumber, SegmentHeat> SegmentHeats() const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // All chunks of the segment and what continues them, children first.
   // The live ones of those picked, children before parents.
   std::vector<Index> LiveOf(const std::vector<bool>& picked) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // All chunks of the segment and what continues them, children first.
   std::vector<Index> ContentsOf(SegmentNumber segment) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Takes a live entry out of what is found and queues its delete.

@@ -173,6 +173,7 @@ std::vector<DiskEngine::Index> DiskEngine::ContentsOf(SegmentNumber segment) con
 void DiskEngine::RemoveEntry(Index index, std::vector<ReadDone> done, Later* later) {
   ChunkTable::Entry& entry = table_[index];
   --GeometryOf(index).chunks;
+  if (entry.held) pins_.at(index)->lost.store(true, std::memory_order_release);
   table_.MakeDead(index);
   const Index parent = std::exchange(entry.parent, ChunkTable::kNone);
   if (parent != ChunkTable::kNone) Unchild(parent, entry.last_use);

@@ -157,13 +157,13 @@ void DiskEngine::Touch(const DiskChunk& chunk) {
   TouchEntry(PinOf(chunk)->index);
 }
 
-DiskChunk DiskEngine::ShareEntry(void* entry) {
+DiskChunk DiskEngine::ShareEntry(DiskPin* entry) {
   MutexLock lock(&mu_);
   ++static_cast<Pin*>(entry)->references;
   return MakeChunk(this, entry);
 }
 
-void DiskEngine::ReleaseEntry(void* entry) {
+void DiskEngine::ReleaseEntry(DiskPin* entry) {
   Later later;
   {
     MutexLock lock(&mu_);

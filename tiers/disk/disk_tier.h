@@ -36,6 +36,7 @@
 #define KVTIER_TIERS_DISK_DISK_TIER_H_
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -96,6 +97,11 @@ struct DiskPageRead {
 
 class DiskTier;
 
+// What a tier knows of a chunk that is pinned.
+struct DiskPin {
+  std::atomic<bool> lost{false};
+};
+
 // A chunk on disk that is not evicted, and whose extent is not reused, while this lives.
 class DiskChunk {
  public:
@@ -108,15 +114,17 @@ class DiskChunk {
   ~DiskChunk() { Reset(); }
 
   explicit operator bool() const { return tier_ != nullptr; }
+  // It, or one before it, did not verify: it is no longer found. Doesn't block.
+  bool lost() const { return entry_->lost.load(std::memory_order_acquire); }
   DiskChunk Share() const;
   void Reset();
 
  private:
   friend class DiskTier;
-  DiskChunk(DiskTier* tier, void* entry) : tier_(tier), entry_(entry) {}
+  DiskChunk(DiskTier* tier, DiskPin* entry) : tier_(tier), entry_(entry) {}
 
   DiskTier* tier_ = nullptr;
-  void* entry_ = nullptr;
+  DiskPin* entry_ = nullptr;
 };
 
 // Runs functions, in any order and on any threads. The simulation's runs one at a time.
@@ -223,10 +231,10 @@ class DiskTier {
 
  protected:
   friend class DiskChunk;
-  virtual DiskChunk ShareEntry(void* entry) = 0;
-  virtual void ReleaseEntry(void* entry) = 0;
-  static DiskChunk MakeChunk(DiskTier* tier, void* entry) { return {tier, entry}; }
-  static void* EntryOf(const DiskChunk& chunk) { return chunk.entry_; }
+  virtual DiskChunk ShareEntry(DiskPin* entry) = 0;
+  virtual void ReleaseEntry(DiskPin* entry) = 0;
+  static DiskChunk MakeChunk(DiskTier* tier, DiskPin* entry) { return {tier, entry}; }
+  static DiskPin* EntryOf(const DiskChunk& chunk) { return chunk.entry_; }
 };
 
 }  // namespace kvtier::tiers
