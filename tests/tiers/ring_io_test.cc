@@ -180,6 +180,26 @@ TEST_P(RingIoTest, SaysWhatIsNotAsItShouldBe) {
   EXPECT_THAT(io_->Downgrades(), Contains(HasSubstr("segment-mine")));
 }
 
+TEST_P(RingIoTest, OnlyWholeSegmentsOfTheirOwnNamesCount) {
+  ASSERT_TRUE(io_->CreateSegment(kSegment, kSegmentBytes).ok());
+  // Other spellings of a number, and what a crash in mid-creation leaves.
+  for (const char* name :
+       {"segment-8", "segment-+00009", "segment-0000010", "new-segment"}) {
+    std::ofstream(directory_ + "/" + name) << "not whole";
+  }
+  Open();
+  absl::StatusOr<std::vector<BlockIo::Segment>> segments = io_->OpenSegments();
+  ASSERT_TRUE(segments.ok()) << segments.status();
+  ASSERT_EQ(segments->size(), 1u);
+  EXPECT_EQ(segments->front().number, kSegment);
+  ASSERT_TRUE(io_->CreateSegment(SegmentNumber(8), kSegmentBytes).ok());
+  segments = io_->OpenSegments();
+  ASSERT_TRUE(segments.ok()) << segments.status();
+  ASSERT_EQ(segments->size(), 2u);
+  EXPECT_EQ(segments->back().bytes, kSegmentBytes);
+  EXPECT_FALSE(std::filesystem::exists(directory_ + "/new-segment"));
+}
+
 TEST_P(RingIoTest, TheDirectoryIsItsOwnersOnly) {
   struct stat info = {};
   ASSERT_EQ(stat(directory_.c_str(), &info), 0);

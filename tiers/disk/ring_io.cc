@@ -5,11 +5,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
-#include <deque>
 #include <list>
 #include <map>
 #include <memory>
@@ -21,33 +19,15 @@
 #include "absl/time/clock.h"
 #include "kernels/base/mutex.h"
 #include "kernels/base/unique_fd.h"
+#include "tiers/disk/io_queue.h"
 #include "tiers/disk/segment_files.h"
 
 namespace kvtier::tiers {
 namespace {
 
-constexpr size_t kPriorities = 4;
 constexpr uint32_t kFallbackThreads = 4;
 // How often deadlines are looked at while something is under way.
 constexpr int64_t kTickNanoseconds = 100'000'000;
-
-// A request on its way, continued after a short transfer.
-struct Flight {
-  IoRequest request;
-  size_t done_bytes = 0;
-  absl::Time started;
-  bool answered = false;
-
-  bool background() const { return request.priority >= IoPriority::kWriteBehind; }
-  // The caller gets its answer; once.
-  void Answer(const absl::Status& status) {
-    if (std::exchange(answered, true)) return;
-    request.done(status);
-  }
-  void Release() {
-    if (request.released) request.released();
-  }
-};
 
 const char* NameOf(IoKind kind) {
   constexpr const char* kNames[] = {"reading", "writing", "syncing"};
@@ -55,7 +35,7 @@ const char* NameOf(IoKind kind) {
 }
 
 // What a read, write or fdatasync returned: true if the flight has ended, with `status`.
-bool Continue(int result, const SegmentFiles& files, Flight* flight,
+bool Continue(int result, const SegmentFiles& files, IoFlight* flight,
               absl::Status* status) {
   const IoRequest& request = flight->request;
   if (result == -EAGAIN || result == -EINTR) return false;
@@ -74,28 +54,6 @@ bool Continue(int result, const SegmentFiles& files, Flight* flight,
   flight->done_bytes += static_cast<size_t>(result);
   return flight->done_bytes >= request.bytes;
 }
-
-// Requests that wait, by priority.
-class Waiting {
- public:
-  void Add(Flight flight) {
-    queues_[static_cast<size_t>(flight.request.priority)].push_back(std::move(flight));
-  }
-  // The next to start; background ones only if there is room for them.
-  bool Take(bool background_room, Flight* flight) {
-    for (size_t p = 0; p < kPriorities; ++p) {
-      if (queues_[p].empty()) continue;
-      if (queues_[p].front().background() && !background_room) return false;
-      *flight = std::move(queues_[p].front());
-      queues_[p].pop_front();
-      return true;
-    }
-    return false;
-  }
-
- private:
-  std::array<std::deque<Flight>, kPriorities> queues_;
-};
 
 // What both ways of doing I/O share.
 class FileIo : public BlockIo {
@@ -197,22 +155,22 @@ class RingIo final : public FileIo {
     }
     const absl::Time now = absl::Now();
     for (IoRequest& request : incoming) {
-      waiting_.Add(Flight{.request = std::move(request), .started = now});
+      waiting_.Add(std::move(request), now);
     }
     return stopping && incoming.empty();
   }
 
   void StartWaiting() {
-    Flight flight;
+    IoFlight flight;
     while (flights_.size() < options_.depth &&
-           waiting_.Take(background_ < options_.background_depth, &flight)) {
+           waiting_.Take(background_ < options_.background_depth, absl::Now(), &flight)) {
       background_ += flight.background();
       flights_.push_back(std::move(flight));
       Prepare(std::prev(flights_.end()));
     }
   }
 
-  void Prepare(std::list<Flight>::iterator flight) {
+  void Prepare(std::list<IoFlight>::iterator flight) {
     const IoRequest& request = flight->request;
     io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
     while (sqe == nullptr) {
@@ -247,15 +205,16 @@ class RingIo final : public FileIo {
   void Reap() {
     io_uring_cqe* cqe = nullptr;
     while (io_uring_peek_cqe(&ring_, &cqe) == 0) {
-      auto* address = static_cast<Flight*>(io_uring_cqe_get_data(cqe));
+      auto* address = static_cast<IoFlight*>(io_uring_cqe_get_data(cqe));
       const int result = cqe->res;
+      last_completion_ = absl::Now();
       io_uring_cqe_seen(&ring_, cqe);
       if (address == nullptr) {
         ListenForWake();
         continue;
       }
       const auto found = by_address_.find(address);
-      const std::list<Flight>::iterator flight = found->second;
+      const std::list<IoFlight>::iterator flight = found->second;
       by_address_.erase(found);
       absl::Status status;
       if (!Continue(result, *files_, &*flight, &status)) {
@@ -271,12 +230,19 @@ class RingIo final : public FileIo {
 
   void AnswerOverdue() {
     const absl::Time limit = absl::Now() - options_.deadline;
-    for (Flight& flight : flights_) {
-      if (flight.answered || flight.started > limit) continue;
+    const auto answer = [&](IoFlight& flight) {
       flight.Answer(absl::DeadlineExceededError(
           absl::StrCat(NameOf(flight.request.kind), " ",
                        files_->Path(flight.request.segment), " took longer than ",
                        absl::FormatDuration(options_.deadline), ": look at the device")));
+    };
+    for (IoFlight& flight : flights_) {
+      if (!flight.answered && flight.started <= limit) answer(flight);
+    }
+    if (last_completion_ > limit || flights_.empty()) return;
+    for (IoFlight& flight : waiting_.TakeOlderThan(limit)) {
+      answer(flight);
+      flight.Release();
     }
   }
 
@@ -291,9 +257,10 @@ class RingIo final : public FileIo {
   // Owned by the ring's thread.
   io_uring ring_;
   uint64_t wakes_ = 0;
-  Waiting waiting_;
-  std::list<Flight> flights_;
-  std::map<Flight*, std::list<Flight>::iterator> by_address_;
+  IoQueue waiting_;
+  absl::Time last_completion_ = absl::Now();
+  std::list<IoFlight> flights_;
+  std::map<IoFlight*, std::list<IoFlight>::iterator> by_address_;
   uint32_t background_ = 0;
 };
 
@@ -317,9 +284,10 @@ class ThreadIo final : public FileIo {
   }
 
   void Submit(std::vector<IoRequest> requests) override {
+    const absl::Time now = absl::Now();
     MutexLock lock(&mu_);
     for (IoRequest& request : requests) {
-      waiting_.Add(Flight{.request = std::move(request), .started = {}});
+      waiting_.Add(std::move(request), now);
     }
     changed_.SignalAll();
   }
@@ -333,11 +301,11 @@ class ThreadIo final : public FileIo {
  private:
   void Run() {
     while (true) {
-      Flight flight;
+      IoFlight flight;
       {
         MutexLock lock(&mu_);
         // One thread is always left for those that a query waits for.
-        while (!waiting_.Take(background_ + 1 < kFallbackThreads, &flight)) {
+        while (!waiting_.Take(background_ + 1 < kFallbackThreads, absl::Now(), &flight)) {
           if (stopping_) return;
           changed_.Wait(&mu_);
         }
@@ -351,7 +319,7 @@ class ThreadIo final : public FileIo {
     }
   }
 
-  absl::Status Do(Flight* flight) {
+  absl::Status Do(IoFlight* flight) {
     const IoRequest& request = flight->request;
     const int fd = files_->fd(request.segment);
     absl::Status status;
@@ -375,7 +343,7 @@ class ThreadIo final : public FileIo {
 
   Mutex mu_;
   CondVar changed_;
-  Waiting waiting_ ABSL_GUARDED_BY(mu_);
+  IoQueue waiting_ ABSL_GUARDED_BY(mu_);
   uint32_t background_ ABSL_GUARDED_BY(mu_) = 0;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
 };

@@ -1,13 +1,15 @@
 // BlockIo on files of one directory, by io_uring and O_DIRECT.
 //
 // One thread submits and reaps; callers put requests into queues, one per priority, and
-// wake it. Demand goes first; of write-behind and scrub only a bounded number is under
-// way, so that a page that a query waits for finds the device's queue short. A request
-// that the device does not answer in time gives DeadlineExceeded; its buffer is let go of
-// when the kernel lets go of it, which the destructor waits for.
+// wake it. Demand goes first, though not always (io_queue.h); of write-behind and scrub
+// only a bounded number is under way, so that a page that a query waits for finds the
+// device's queue short. A request that the device does not answer in time gives
+// DeadlineExceeded; its buffer is let go of when the kernel lets go of it, which the
+// destructor waits for.
 //
-// Where io_uring is refused (a container), threads do the same with pread and pwrite;
-// where O_DIRECT is refused (tmpfs), files are buffered. Both are told by Downgrades().
+// Where io_uring is refused (a container), threads do the same with pread and pwrite, but
+// can't give up on a device that hangs; where O_DIRECT is refused (tmpfs), files are
+// buffered. Both are told by Downgrades().
 //
 // Thread safety: as BlockIo says. Callbacks run on the ring's thread: they post.
 

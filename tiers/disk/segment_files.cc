@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -22,12 +23,20 @@ namespace kvtier::tiers {
 namespace {
 
 constexpr char kPrefix[] = "segment-";
+// Of a file that is being made. One that is left over by a crash is written again.
+constexpr char kNewName[] = "new-segment";
 constexpr size_t kZeroBytes = size_t{4} << 20;
 
+std::string NameOf(SegmentNumber segment) {
+  return absl::StrFormat("%s%06u", kPrefix, segment.value());
+}
+
+// Nothing: it isn't the name that a segment of any number has.
 std::optional<SegmentNumber> NumberOf(const std::string& name) {
   uint32_t number;
   if (!absl::StartsWith(name, kPrefix) ||
-      !absl::SimpleAtoi(name.substr(sizeof(kPrefix) - 1), &number)) {
+      !absl::SimpleAtoi(name.substr(sizeof(kPrefix) - 1), &number) ||
+      NameOf(SegmentNumber(number)) != name) {
     return std::nullopt;
   }
   return SegmentNumber(number);
@@ -76,7 +85,7 @@ absl::Status IoErrorToStatus(int error_number, const std::string& what) {
 }
 
 std::string SegmentFiles::Path(SegmentNumber segment) const {
-  return absl::StrFormat("%s/%s%06u", directory_, kPrefix, segment.value());
+  return absl::StrCat(directory_, "/", NameOf(segment));
 }
 
 absl::Status SegmentFiles::Prepare() {
@@ -115,14 +124,26 @@ absl::Status SegmentFiles::SyncDirectory() const {
 
 absl::Status SegmentFiles::Create(SegmentNumber segment, uint64_t bytes) {
   const std::string path = Path(segment);
+  const std::string new_path = absl::StrCat(directory_, "/", kNewName);
+  MutexLock one_at_a_time(&create_mu_);
+  if (access(path.c_str(), F_OK) == 0) {
+    return IoErrorToStatus(EEXIST, absl::StrCat("making ", path));
+  }
   absl::StatusOr<UniqueFd> file = [&] {
     MutexLock lock(&mu_);
-    return Open(path, O_CREAT | O_EXCL);
+    return Open(new_path, O_CREAT | O_TRUNC);
   }();
   if (!file.ok()) return file.status();
   absl::Status status = Zero(file->get(), path, bytes);
-  if (status.ok()) status = SyncDirectory();
+  // It counts as a segment once it is one.
+  if (status.ok() && rename(new_path.c_str(), path.c_str()) != 0) {
+    status = IoErrorToStatus(errno, absl::StrCat("making ", path));
+  }
   if (!status.ok()) {
+    unlink(new_path.c_str());
+    return status;
+  }
+  if (status = SyncDirectory(); !status.ok()) {
     unlink(path.c_str());
     return status;
   }

@@ -46,6 +46,9 @@ class SegmentFiles {
   // Constant after construction.
   const std::string directory_;
 
+  // Held while a segment is made, which takes seconds. Before mu_.
+  Mutex create_mu_;
+
   mutable Mutex mu_;
   bool direct_ ABSL_GUARDED_BY(mu_);
   std::vector<std::string> foreign_ ABSL_GUARDED_BY(mu_);
