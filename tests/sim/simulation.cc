@@ -1,7 +1,6 @@
 #include "tests/sim/simulation.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "kernels/host/checksum.h"
@@ -11,8 +10,6 @@ namespace kvtier::tiers::sim {
 namespace {
 
 constexpr size_t kChunks = 160;
-// With 32 segments in it, of 32 KiB each, beside the catalog's allowance.
-constexpr uint64_t kCapacity = 1200 << 10;
 
 std::shared_ptr<const DiskGeometry> MakeGeometry(const std::string& space,
                                                  uint32_t layers, uint32_t heads,
@@ -25,15 +22,6 @@ std::shared_ptr<const DiskGeometry> MakeGeometry(const std::string& space,
         {.kv_heads = heads, .page_bytes = page_bytes, .abstract_bytes = 100 + i});
   }
   return geometry;
-}
-
-void FillBytes(std::vector<std::byte>& bytes, uint64_t seed, uint64_t attempt) {
-  uint64_t state = seed * 0x9e3779b97f4a7c15 + attempt;
-  for (size_t i = 0; i + 8 <= bytes.size(); i += 8) {
-    state = state * 6364136223846793005 + 1442695040888963407;
-    std::memcpy(bytes.data() + i, &state, 8);
-  }
-  std::memcpy(bytes.data(), &attempt, sizeof(attempt));
 }
 
 }  // namespace
@@ -119,125 +107,6 @@ bool Simulation::Open() {
   return false;
 }
 
-Simulation::Content Simulation::EmptyContent(size_t geometry) const {
-  Content content;
-  for (const DiskGeometry::Layer& layer : geometries_[geometry]->layers) {
-    content.abstracts.emplace_back(layer.abstract_bytes);
-    for (uint32_t head = 0; head < layer.kv_heads; ++head) {
-      content.pages.emplace_back(layer.page_bytes);
-    }
-  }
-  return content;
-}
-
-Simulation::Content Simulation::ContentOf(size_t index, uint64_t attempt) const {
-  Content content = EmptyContent(chunks_[index].geometry);
-  uint64_t part = index * 1000;
-  for (auto& bytes : content.abstracts) FillBytes(bytes, ++part, attempt);
-  for (auto& bytes : content.pages) FillBytes(bytes, ++part, attempt);
-  return content;
-}
-
-std::string Simulation::Compare(size_t index, const Content& read,
-                                uint64_t* attempt) const {
-  std::memcpy(attempt, read.pages[0].data(), sizeof(*attempt));
-  const Chunk& chunk = chunks_[index];
-  const std::string who = "chunk " + std::to_string(index);
-  if (*attempt == 0 || *attempt > chunk.attempts) return who + " has bytes never written";
-  if (*attempt < chunk.last_acknowledged) return who + " has an older write's bytes";
-  const Content right = ContentOf(index, *attempt);
-  if (right.pages != read.pages || right.abstracts != read.abstracts) {
-    return who + " has wrong bytes";
-  }
-  return "";
-}
-
-void Simulation::ReadAll(size_t index, DiskChunk chunk,
-                         std::function<void(std::string, uint64_t)> done) {
-  struct Reading {
-    Content content;
-    DiskChunk chunk;
-    std::vector<std::byte> abstracts;
-    std::function<void(std::string, uint64_t)> done;
-  };
-  const auto reading = std::make_shared<Reading>();
-  reading->content = EmptyContent(chunks_[index].geometry);
-  reading->chunk = std::move(chunk);
-  reading->done = std::move(done);
-  size_t bytes = 0;
-  for (const auto& abstract : reading->content.abstracts) bytes += abstract.size();
-  reading->abstracts.resize(bytes);
-  callbacks_expected_ += 2;
-  const auto finish = [this, index, reading] {
-    reading->chunk.Reset();
-    size_t at = 0;
-    for (auto& abstract : reading->content.abstracts) {
-      std::memcpy(abstract.data(), reading->abstracts.data() + at, abstract.size());
-      at += abstract.size();
-    }
-    uint64_t attempt = 0;
-    std::string wrong = Compare(index, reading->content, &attempt);
-    reading->done(std::move(wrong), attempt);
-  };
-  const auto read_pages = [this, index, reading, finish](absl::Status status) {
-    --callbacks_expected_;
-    std::vector<DiskPageRead> pages;
-    size_t page = 0;
-    const auto& layers = geometries_[chunks_[index].geometry]->layers;
-    for (uint32_t layer = 0; layer < layers.size(); ++layer) {
-      for (uint32_t head = 0; head < layers[layer].kv_heads; ++head) {
-        pages.push_back({.layer = LayerIndex(layer),
-                         .kv_head = head,
-                         .data = reading->content.pages[page++].data()});
-      }
-    }
-    tier_->ReadPages(reading->chunk, std::move(pages), IoPriority::kDemand,
-                     [this, reading, finish, status](absl::Status pages_status) {
-                       --callbacks_expected_;
-                       absl::Status both = status;
-                       both.Update(pages_status);
-                       if (both.ok()) return finish();
-                       reading->chunk.Reset();
-                       reading->done("read: " + both.ToString(), 0);
-                     });
-  };
-  tier_->ReadAbstracts(reading->chunk, reading->abstracts.data(), nullptr,
-                       IoPriority::kDemand, read_pages);
-}
-
-// After a restart: everything that is found is read.
-void Simulation::Check() {
-  found_at_open_ = 0;
-  for (size_t index = 0; index < chunks_.size(); ++index) CheckChunk(index);
-  Drain();
-  result_.found_after_restart += found_at_open_;
-  acknowledged_in_cycle_ = removed_in_cycle_ = 0;
-  CheckCounts();
-}
-
-void Simulation::CheckChunk(size_t index) {
-  Chunk& chunk = chunks_[index];
-  const std::string who = "chunk " + std::to_string(index);
-  std::optional<DiskChunk> found = tier_->Find(chunk.name);
-  if (!found) {
-    if (chunk.present) Fail(who + " was acknowledged and is gone after the restart");
-    return;
-  }
-  ++found_at_open_;
-  if (chunk.parent && !tier_->Contains(chunks_[*chunk.parent].name)) {
-    Fail(who + " is there without its parent");
-  }
-  if (tier_->Parent(*found).has_value() != chunk.parent.has_value()) {
-    Fail(who + " has another parent");
-  }
-  ReadAll(index, *std::move(found), [this, index](std::string wrong, uint64_t attempt) {
-    if (!wrong.empty()) return Fail("after the restart: " + wrong);
-    chunks_[index].present = true;
-    chunks_[index].last_acknowledged = attempt;
-  });
-}
-
-// Most writes continue something that is there, or is being written.
 size_t Simulation::Writable(size_t index) {
   if (Below(random_, 8) == 0) return index;
   while (const std::optional<size_t> parent = chunks_[index].parent) {
@@ -384,26 +253,6 @@ void Simulation::Work() {
   Drain();
   EndDisturbances();
   if (!files_->is_off()) CheckCounts();
-}
-
-void Simulation::CheckCounts() {
-  const DiskStats stats = tier_->Stats();
-  const uint64_t expected =
-      found_at_open_ + acknowledged_in_cycle_ - stats.evicted_chunks - removed_in_cycle_;
-  if (stats.chunks != expected) {
-    Fail("there are " + std::to_string(stats.chunks) + " chunks instead of " +
-         std::to_string(expected));
-  }
-  if (stats.lost_chunks != 0) Fail("chunks were lost without a bad disk");
-  const uint64_t of_spaces = tier_->UsedBytes("a") + tier_->UsedBytes("b");
-  if (stats.used_bytes != of_spaces) {
-    Fail("extents of " + std::to_string(stats.used_bytes) +
-         " bytes are in use by chunks of " + std::to_string(of_spaces));
-  }
-  if (stats.segment_bytes != io_->total_bytes() || stats.segment_bytes > kCapacity) {
-    Fail("segments of " + std::to_string(stats.segment_bytes) + " bytes");
-  }
-  if (callbacks_expected_ != 0) Fail("a callback didn't come");
 }
 
 void Simulation::Crash() {

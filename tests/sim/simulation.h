@@ -40,6 +40,9 @@
 
 namespace kvtier::tiers::sim {
 
+// With 32 segments in it, of 32 KiB each, beside the catalog's allowance.
+inline constexpr uint64_t kCapacity = 1200 << 10;
+
 class StepExecutor final : public Executor {
  public:
   void Post(std::function<void()> work) override { queue_.push_back(std::move(work)); }
