@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "daemon/byte_size.h"
 
 #define TOML_EXCEPTIONS 0
@@ -36,6 +37,10 @@ size_t EditDistance(const std::string& a, const std::string& b) {
 struct ByteRange {
   uint64_t min;
   uint64_t max;
+};
+struct DurationRange {
+  absl::Duration min;
+  absl::Duration max;
 };
 struct CountRange {
   uint32_t min;
@@ -90,6 +95,23 @@ class TableReader {
            absl::StrCat("must be a whole number from ", range.min, " to ", range.max));
     } else {
       *out = static_cast<uint32_t>(*number);
+    }
+  }
+
+  void Duration(const char* key, DurationRange range, absl::Duration* out) {
+    const toml::node* node = Take(key);
+    if (node == nullptr) return;
+    const uint32_t line = node->source().begin.line;
+    auto text = node->value_exact<std::string>();
+    absl::Duration duration;
+    if (!text || !absl::ParseDuration(*text, &duration)) {
+      Fail(line, key, "must be a duration such as \"30s\", \"500ms\" or \"2m\"");
+    } else if (duration < range.min || duration > range.max) {
+      Fail(line, key,
+           absl::StrCat("must be ", absl::FormatDuration(range.min), " to ",
+                        absl::FormatDuration(range.max)));
+    } else {
+      *out = duration;
     }
   }
 
@@ -156,6 +178,8 @@ absl::Status ReadDaemon(TableReader reader, Config* config) {
     reader.Fail(reader.Take("log_level")->source().begin.line, "log_level",
                 "must be \"debug\", \"info\", \"warning\" or \"error\"");
   }
+  reader.Duration("stop_patience", {absl::ZeroDuration(), absl::Minutes(10)},
+                  &config->stop_patience);
   return reader.Finish();
 }
 
@@ -169,6 +193,9 @@ absl::Status ReadHost(TableReader reader, StoreOptions* store) {
 absl::Status ReadDisk(TableReader reader, StoreOptions* store) {
   reader.Text("directory", &store->disk_directory);
   reader.Bytes("capacity", {64 * kMiB, 1048576 * kGiB}, &store->disk_capacity_bytes);
+  reader.Duration("deadline", {absl::Milliseconds(100), absl::Minutes(10)},
+                  &store->disk_deadline);
+  reader.Bytes("scrub_rate", {0, 64 * kGiB}, &store->disk_scrub_bytes);
   return reader.Finish();
 }
 
@@ -177,6 +204,8 @@ absl::Status ReadLimits(TableReader reader, Config* config) {
   reader.Count("sessions_max", {1, 65536}, &config->store.sessions_max);
   reader.Count("sequences_max", {1, 65536}, &config->store.sequences_max);
   reader.Count("models_max", {1, 4096}, &config->store.models_max);
+  reader.Duration("first_message", {absl::Milliseconds(100), absl::Minutes(10)},
+                  &config->first_message);
   return reader.Finish();
 }
 
@@ -260,6 +289,65 @@ absl::StatusOr<Config> LoadConfig(const std::string& path) {
     return absl::ErrnoToStatus(errno, absl::StrCat("cannot read ", path));
   }
   return ParseConfig(text, path);
+}
+
+std::string PrintConfig(const Config& config) {
+  const auto quoted = [](const std::string& text) {
+    std::string toml = "\"";
+    for (const char c : text) {
+      if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
+        absl::StrAppendFormat(&toml, "\\u%04x", c);
+      } else {
+        if (c == '"' || c == '\\') toml += '\\';
+        toml += c;
+      }
+    }
+    return toml + '"';
+  };
+  const auto size = [&](uint64_t bytes) { return quoted(FormatByteSize(bytes)); };
+  const auto time = [&](absl::Duration duration) {
+    return quoted(absl::FormatDuration(duration));
+  };
+  const StoreOptions& store = config.store;
+  std::string text = absl::StrCat("[daemon]\nruntime_dir = ", quoted(config.runtime_dir),
+                                  "\nlog_level = ", quoted(config.log_level),
+                                  "\nstop_patience = ", time(config.stop_patience), "\n");
+  for (const NamespaceConfig& space : config.namespaces) {
+    absl::StrAppendFormat(&text, "\n[[namespace]]\nname = %s\nsocket_mode = \"%04o\"\n",
+                          quoted(space.name), space.socket_mode);
+  }
+  absl::StrAppend(&text, "\n[host]\ncapacity = ", size(store.host_capacity_bytes),
+                  "\nregion = ", size(store.host_region_bytes),
+                  "\nunsealed_max = ", size(store.unsealed_bytes_max), "\n");
+  absl::StrAppend(&text, "\n[disk]\ndirectory = ", quoted(store.disk_directory),
+                  "\ncapacity = ", size(store.disk_capacity_bytes),
+                  "\ndeadline = ", time(store.disk_deadline),
+                  "\nscrub_rate = ", size(store.disk_scrub_bytes), "\n");
+  absl::StrAppend(&text, "\n[limits]\nmessage_max = ", size(config.message_bytes_max),
+                  "\nsessions_max = ", store.sessions_max,
+                  "\nsequences_max = ", store.sequences_max,
+                  "\nmodels_max = ", store.models_max,
+                  "\nfirst_message = ", time(config.first_message), "\n");
+  return text;
+}
+
+std::vector<std::string> NeedRestart(const Config& running, const Config& wanted) {
+  std::vector<std::string> keys;
+  const auto compare = [&](const char* key, const auto& a, const auto& b) {
+    if (!(a == b)) keys.push_back(key);
+  };
+  const StoreOptions& a = running.store;
+  const StoreOptions& b = wanted.store;
+  compare("daemon.runtime_dir", running.runtime_dir, wanted.runtime_dir);
+  compare("namespace", running.namespaces, wanted.namespaces);
+  compare("host.region", a.host_region_bytes, b.host_region_bytes);
+  compare("disk.directory", a.disk_directory, b.disk_directory);
+  compare("disk.capacity", a.disk_capacity_bytes, b.disk_capacity_bytes);
+  compare("disk.deadline", a.disk_deadline, b.disk_deadline);
+  compare("disk.scrub_rate", a.disk_scrub_bytes, b.disk_scrub_bytes);
+  compare("limits.message_max", running.message_bytes_max, wanted.message_bytes_max);
+  compare("limits.first_message", running.first_message, wanted.first_message);
+  return keys;
 }
 
 }  // namespace kvtier::daemon

@@ -15,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "daemon/store.h"
 
 namespace kvtier::daemon {
@@ -23,6 +24,8 @@ struct NamespaceConfig {
   std::string name = "default";
   // Permission of the namespace's socket; who may connect may read its KV.
   uint32_t socket_mode = 0600;
+
+  bool operator==(const NamespaceConfig&) const = default;
 };
 
 struct Config {
@@ -31,8 +34,13 @@ struct Config {
   // "debug", "info", "warning" or "error".
   std::string log_level = "info";
   std::vector<NamespaceConfig> namespaces = {NamespaceConfig{}};
+  // How long the daemon lets calls finish when it is told to stop. Ending lasting calls
+  // takes milliseconds; this is for the appends under way.
+  absl::Duration stop_patience = absl::Seconds(3);
   // Of one gRPC message, either way.
   uint64_t message_bytes_max = uint64_t{16} << 20;
+  // A stream that says nothing for so long is not a worker.
+  absl::Duration first_message = absl::Seconds(10);
   StoreOptions store;
 };
 
@@ -42,6 +50,12 @@ absl::StatusOr<Config> ParseConfig(const std::string& text, const std::string& s
 
 // As ParseConfig; NotFound, PermissionDenied, ...: the file can't be read.
 absl::StatusOr<Config> LoadConfig(const std::string& path);
+
+// Every key with its value, as TOML that ParseConfig reads as `config`.
+std::string PrintConfig(const Config& config);
+
+// The keys in which they differ that a running daemon can't take over: "disk.capacity".
+std::vector<std::string> NeedRestart(const Config& running, const Config& wanted);
 
 }  // namespace kvtier::daemon
 

@@ -19,20 +19,21 @@ constexpr uint64_t kSegmentsMin = 8;
 
 DiskStack::DiskStack() : threads_(kThreads) {}
 
-absl::StatusOr<std::unique_ptr<DiskStack>> DiskStack::Open(const std::string& directory,
-                                                           uint64_t capacity_bytes) {
+absl::StatusOr<std::unique_ptr<DiskStack>> DiskStack::Open(const Options& options) {
   std::unique_ptr<DiskStack> stack(new DiskStack());
   absl::StatusOr<std::unique_ptr<tiers::BlockIo>> io =
-      tiers::OpenRingIo({.directory = directory});
+      tiers::OpenRingIo({.directory = options.directory, .deadline = options.deadline});
   if (!io.ok()) return io.status();
   stack->io_ = *std::move(io);
-  tiers::DiskTierOptions options;
-  options.directory = directory;
-  options.capacity_bytes = capacity_bytes;
-  const uint64_t share = capacity_bytes / kSegmentsMin / tiers::kIoUnit * tiers::kIoUnit;
-  options.segment_bytes = std::min(options.segment_bytes, share);
+  tiers::DiskTierOptions tier_options;
+  tier_options.directory = options.directory;
+  tier_options.capacity_bytes = options.capacity_bytes;
+  tier_options.scrub_bytes_per_second = options.scrub_bytes_per_second;
+  const uint64_t share =
+      options.capacity_bytes / kSegmentsMin / tiers::kIoUnit * tiers::kIoUnit;
+  tier_options.segment_bytes = std::min(tier_options.segment_bytes, share);
   absl::StatusOr<std::unique_ptr<tiers::DiskTier>> tier =
-      tiers::DiskTier::Open(options, stack->io_.get(), nullptr, &stack->threads_);
+      tiers::DiskTier::Open(tier_options, stack->io_.get(), nullptr, &stack->threads_);
   if (!tier.ok()) return tier.status();
   stack->tier_ = *std::move(tier);
   stack->ticker_ = std::thread([raw = stack.get()] { raw->Tick(); });

@@ -12,6 +12,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "daemon/thread_pool.h"
 #include "kernels/base/mutex.h"
 #include "tiers/disk/block_io.h"
@@ -21,9 +22,14 @@ namespace kvtier::daemon {
 
 class DiskStack {
  public:
+  struct Options {
+    std::string directory;
+    uint64_t capacity_bytes = 0;
+    absl::Duration deadline;  // of one request to the device
+    uint64_t scrub_bytes_per_second = 0;
+  };
   // Blocking. Errors: OpenRingIo, DiskTier::Open.
-  static absl::StatusOr<std::unique_ptr<DiskStack>> Open(const std::string& directory,
-                                                         uint64_t capacity_bytes);
+  static absl::StatusOr<std::unique_ptr<DiskStack>> Open(const Options& options);
   DiskStack(const DiskStack&) = delete;  // owns a thread
   DiskStack& operator=(const DiskStack&) = delete;
   ~DiskStack();

@@ -3,9 +3,11 @@
 // Exit codes: 0 stopped by SIGTERM or SIGINT; 1 it could not start; 2 the command line
 // or the configuration is wrong; 3 another kvtierd serves the directory.
 //
+// Without --config it reads the installed configuration, if there is one.
+//
 // Signals are blocked in all threads and taken by this one with sigwait; no work is done
-// in a handler. The second SIGTERM finds the default action restored and ends the
-// process at once.
+// in a handler. SIGHUP reads the configuration again and takes over what can change. The
+// second SIGTERM finds the default action restored and ends the process at once.
 
 #include <signal.h>
 #include <spdlog/sinks/stdout_sinks.h>
@@ -24,16 +26,15 @@
 #include "absl/time/time.h"
 #include "daemon/config.h"
 #include "daemon/instance_lock.h"
+#include "daemon/liveness.h"
 #include "daemon/runtime_dir.h"
 #include "daemon/server.h"
+#include "daemon/service_manager.h"
 #include "daemon/store.h"
 #include "daemon/version.h"
 
 namespace kvtier::daemon {
 namespace {
-
-// Ending lasting calls takes milliseconds; this is for the appends under way.
-constexpr absl::Duration kShutdownPatience = absl::Seconds(3);
 
 enum ExitCode : int { kStopped = 0, kFailed = 1, kUsage = 2, kAlreadyServed = 3 };
 
@@ -41,6 +42,7 @@ struct CommandLine {
   std::string config_path;
   std::string runtime_dir;
   bool check_config = false;
+  bool print_config = false;
 };
 
 int Fail(const absl::Status& status, ExitCode code) {
@@ -56,13 +58,10 @@ sigset_t StopSignals() {
   return set;
 }
 
-int AwaitStopSignal() {
-  const sigset_t set = StopSignals();
-  int signal_number = 0;
-  while (sigwait(&set, &signal_number) != 0) {
-  }
-  pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
-  return signal_number;
+sigset_t Signals() {
+  sigset_t set = StopSignals();
+  sigaddset(&set, SIGHUP);
+  return set;
 }
 
 // Every region and every connection takes a descriptor; the usual soft limit of 1024 is
@@ -76,29 +75,91 @@ void RaiseDescriptorLimit() {
   }
 }
 
-int Serve(const Config& config) {
-  absl::StatusOr<InstanceLock> lock = InstanceLock::Take(config.runtime_dir);
+void SetLogLevel(const Config& config) {
+  spdlog::default_logger()->set_level(spdlog::level::from_str(config.log_level));
+}
+
+// The configuration that the command line asks for, with the directory that will be used.
+absl::StatusOr<Config> ReadConfig(const CommandLine& command_line) {
+  absl::StatusOr<Config> config = Config();
+  std::string path = command_line.config_path;
+  if (path.empty() && access(KVTIER_CONFIG_PATH, F_OK) == 0) path = KVTIER_CONFIG_PATH;
+  if (!path.empty()) config = LoadConfig(path);
+  if (!config.ok()) return config;
+  if (!command_line.runtime_dir.empty()) config->runtime_dir = command_line.runtime_dir;
+  if (config->runtime_dir.empty()) {
+    const char* user_dir = std::getenv("XDG_RUNTIME_DIR");
+    config->runtime_dir = DefaultRuntimeDir(user_dir == nullptr ? "" : user_dir);
+  }
+  return config;
+}
+
+std::string ReadyText(const Config& config) {
+  std::string names;
+  for (const NamespaceConfig& space : config.namespaces) {
+    absl::StrAppend(&names, names.empty() ? "" : ", ", space.name);
+  }
+  return absl::StrCat("namespaces ", names, " at ", config.runtime_dir);
+}
+
+// Takes over what can change. A wrong file changes nothing.
+void Reload(const CommandLine& command_line, const Config& started, Config* config,
+            Store* store) {
+  absl::StatusOr<Config> wanted = ReadConfig(command_line);
+  absl::Status status = wanted.status();
+  if (status.ok()) status = store->Reconfigure(wanted->store);
+  if (!status.ok()) {
+    spdlog::error("the configuration stays as it was: {}", std::string(status.message()));
+    return;
+  }
+  for (const std::string& key : NeedRestart(started, *wanted)) {
+    spdlog::warn("{} was changed: that needs a restart", key);
+  }
+  *config = *std::move(wanted);
+  SetLogLevel(*config);
+  spdlog::info("the configuration was read again");
+}
+
+// Returns the signal to stop at.
+int AwaitStop(const CommandLine& command_line, const Config& started, Config* config,
+              Store* store, ServiceManager* manager) {
+  const sigset_t set = Signals();
+  while (true) {
+    int signal_number = 0;
+    if (sigwait(&set, &signal_number) != 0) continue;
+    if (signal_number != SIGHUP) return signal_number;
+    manager->Reloading();
+    Reload(command_line, started, config, store);
+    manager->Reloaded(ReadyText(started));
+  }
+}
+
+int Serve(const CommandLine& command_line, const Config& started) {
+  absl::StatusOr<InstanceLock> lock = InstanceLock::Take(started.runtime_dir);
   if (!lock.ok()) {
     return Fail(lock.status(),
                 absl::IsAlreadyExists(lock.status()) ? kAlreadyServed : kFailed);
   }
   RaiseDescriptorLimit();
-  absl::StatusOr<std::unique_ptr<Store>> store = Store::Create(config.store);
+  absl::StatusOr<std::unique_ptr<Store>> store = Store::Create(started.store);
   if (!store.ok()) return Fail(store.status(), kFailed);
-  absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(config, store->get());
+  absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(started, store->get());
   if (!server.ok()) return Fail(server.status(), kFailed);
 
-  std::string names;
-  for (const NamespaceConfig& space : config.namespaces) {
-    absl::StrAppend(&names, names.empty() ? "" : ", ", space.name);
-  }
-  std::printf("kvtierd %s ready: namespaces %s at %s\n", kVersion, names.c_str(),
-              config.runtime_dir.c_str());
+  const std::string ready = ReadyText(started);
+  std::printf("kvtierd %s ready: %s\n", kVersion, ready.c_str());
   std::fflush(stdout);
+  ServiceManager manager;
+  manager.Ready(ready, LivenessCheck(started.runtime_dir + "/admin.sock"));
 
-  const int signal_number = AwaitStopSignal();
+  Config config = started;
+  const int signal_number =
+      AwaitStop(command_line, started, &config, store->get(), &manager);
+  const sigset_t stop_signals = StopSignals();
+  pthread_sigmask(SIG_UNBLOCK, &stop_signals, nullptr);
   spdlog::info("stopping on signal {}", signal_number);
-  (*server)->Shutdown(kShutdownPatience);
+  manager.Stopping();
+  (*server)->Shutdown(config.stop_patience);
   spdlog::info("stopped");
   return kStopped;
 }
@@ -111,20 +172,18 @@ void LogToStderr(const std::string& level) {
 }
 
 int Run(const CommandLine& command_line) {
-  absl::StatusOr<Config> config = Config();
-  if (!command_line.config_path.empty()) config = LoadConfig(command_line.config_path);
+  absl::StatusOr<Config> config = ReadConfig(command_line);
   if (!config.ok()) return Fail(config.status(), kUsage);
-  if (!command_line.runtime_dir.empty()) config->runtime_dir = command_line.runtime_dir;
-  if (config->runtime_dir.empty()) {
-    const char* user_dir = std::getenv("XDG_RUNTIME_DIR");
-    config->runtime_dir = DefaultRuntimeDir(user_dir == nullptr ? "" : user_dir);
+  if (command_line.print_config) {
+    std::fputs(PrintConfig(*config).c_str(), stdout);
+    return kStopped;
   }
   if (command_line.check_config) {
     std::printf("the configuration is right\n");
     return kStopped;
   }
-  spdlog::default_logger()->set_level(spdlog::level::from_str(config->log_level));
-  return Serve(*config);
+  SetLogLevel(*config);
+  return Serve(command_line, *config);
 }
 
 }  // namespace
@@ -135,18 +194,21 @@ int main(int argc, char** argv) {
   CLI::App app("kvtierd keeps the KV cache of LLM sequences.");
   CommandLine command_line;
   app.add_option("--config", command_line.config_path,
-                 "TOML file with the configuration");
+                 "TOML file with the configuration; default: " KVTIER_CONFIG_PATH
+                 ", if it is there");
   app.add_option("--runtime-dir", command_line.runtime_dir,
                  "directory of the sockets; overrides daemon.runtime_dir");
   app.add_flag("--check-config", command_line.check_config,
                "check the configuration and exit");
+  app.add_flag("--print-config", command_line.print_config,
+               "print every key with its value, as TOML, and exit");
   app.set_version_flag("--version", std::string("kvtierd ") + kVersion);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? kStopped : kUsage;
   }
-  const sigset_t set = StopSignals();
+  const sigset_t set = Signals();
   pthread_sigmask(SIG_BLOCK, &set, nullptr);  // before any thread is there
   signal(SIGPIPE, SIG_IGN);
   LogToStderr("info");

@@ -28,7 +28,7 @@ absl::StatusOr<retrieval::ModelDigest> NamespaceImpl::RegisterModel(
   auto registered = std::make_shared<const RegisteredModel>(index_, name_, model);
   MutexLock lock(&mu_);
   if (models_.contains(registered->digest)) return registered->digest;
-  if (models_.size() >= environment_.limits.models_max) {
+  if (models_.size() >= environment_.limits->models_max) {
     return absl::ResourceExhaustedError(
         absl::StrCat("the namespace has ", models_.size(),
                      " models: raise [limits] models_max, or restart the daemon"));
@@ -55,7 +55,7 @@ absl::StatusOr<std::shared_ptr<Session>> NamespaceImpl::OpenSession(
                                .last_sequence = environment_.last_sequence,
                                .limits = environment_.limits});
   MutexLock lock(&mu_);
-  if (sessions_.size() >= environment_.limits.sessions_max) {
+  if (sessions_.size() >= environment_.limits->sessions_max) {
     return absl::ResourceExhaustedError(
         absl::StrCat("the namespace has ", sessions_.size(),
                      " sessions: end some workers, or raise [limits] sessions_max"));

@@ -15,6 +15,7 @@
 #include "daemon/counters.h"
 #include "daemon/session_impl.h"
 #include "daemon/store.h"
+#include "daemon/store_limits.h"
 #include "kernels/base/mutex.h"
 #include "tiers/directory.h"
 
@@ -27,7 +28,7 @@ class NamespaceImpl final : public Namespace, public ModelTable {
     tiers::Directory* directory = nullptr;
     StoreCounters* store_counters = nullptr;
     std::atomic<uint64_t>* last_sequence = nullptr;
-    StoreOptions limits;
+    const StoreLimits* limits = nullptr;
   };
 
   NamespaceImpl(std::string name, tiers::NamespaceIndex index, Environment environment)

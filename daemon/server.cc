@@ -117,8 +117,9 @@ class GrpcServer final : public Server {
     endpoint.path = absl::StrCat(config_.runtime_dir, "/", space.name, ".sock");
     endpoint.mode = space.socket_mode;
     endpoint.service = MakeWorkerService({.space = *added,
-                                          .store = store_->options(),
+                                          .limits = &store_->limits(),
                                           .message_bytes_max = config_.message_bytes_max,
+                                          .first_message = config_.first_message,
                                           .calls = &calls_,
                                           .threads = threads_.back().get(),
                                           .blocking = blocking_.get()});

@@ -2,13 +2,14 @@
 
 #include <grpcpp/alarm.h>
 
-#include <chrono>
 #include <memory>
 #include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "daemon/to_grpc_status.h"
 #include "daemon/version.h"
 
@@ -59,8 +60,7 @@ class SessionCall final
 
  private:
   void Begin() {
-    const auto deadline = std::chrono::system_clock::now() +
-                          std::chrono::seconds(kFirstMessageDeadlineSeconds);
+    const auto deadline = absl::ToChronoTime(absl::Now() + context_.first_message);
     // Weak: an alarm keeps its callback until it is destroyed, and this owns the alarm.
     alarm_.Set(deadline, [weak = std::weak_ptr<SessionCall>(self_)](bool expired) {
       std::shared_ptr<SessionCall> call = weak.lock();
@@ -76,9 +76,6 @@ class SessionCall final
       silent_ = false;
     }
     alarm_.Cancel();
-    if (request_.worker_label().size() > 256) {
-      return absl::InvalidArgumentError("worker_label is longer than 256 bytes");
-    }
     absl::StatusOr<std::shared_ptr<Session>> session =
         context_.space->OpenSession(request_.worker_label(), request_.worker_pid());
     if (!session.ok()) return session.status();
@@ -87,8 +84,8 @@ class SessionCall final
     response_.set_daemon_version(kVersion);
     v1::Limits* limits = response_.mutable_limits();
     limits->set_message_bytes_max(context_.message_bytes_max);
-    limits->set_unsealed_bytes_max(context_.store.unsealed_bytes_max);
-    limits->set_sequences_max(context_.store.sequences_max);
+    limits->set_unsealed_bytes_max(context_.limits->unsealed_bytes_max);
+    limits->set_sequences_max(context_.limits->sequences_max);
     limits->set_chunk_tokens(kChunkTokens);
     return absl::OkStatus();
   }
@@ -98,9 +95,9 @@ class SessionCall final
       absl::MutexLock lock(&mu_);
       if (!silent_) return;
     }
-    End(absl::DeadlineExceededError(
-        absl::StrCat("no first message within ", kFirstMessageDeadlineSeconds,
-                     " s: send a SessionRequest right after opening the stream")));
+    End(absl::DeadlineExceededError(absl::StrCat(
+        "no first message within ", absl::FormatDuration(context_.first_message),
+        ": send a SessionRequest right after opening the stream")));
   }
 
   // The first one counts.

@@ -14,9 +14,6 @@
 
 namespace kvtier::daemon {
 
-// A stream that says nothing for so long is not a worker.
-inline constexpr int kFirstMessageDeadlineSeconds = 10;
-
 grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionResponse>* StartSessionCall(
     const WorkerContext& context);
 

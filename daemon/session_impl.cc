@@ -48,9 +48,8 @@ SessionImpl::SessionImpl(SessionId id, std::string worker_label, uint64_t worker
       worker_pid_(worker_pid),
       opened_(absl::Now()),
       environment_(std::move(environment)),
-      unsealed_(
-          std::make_shared<tiers::MemoryBudget>(environment_.limits.unsealed_bytes_max)) {
-}
+      unsealed_(std::make_shared<tiers::MemoryBudget>(
+          environment_.limits->unsealed_bytes_max)) {}
 
 SessionInfo SessionImpl::Info() const {
   SessionInfo info;
@@ -215,7 +214,7 @@ absl::Status SessionImpl::CheckRoom() const {
   if (closed_) {
     return absl::NotFoundError(absl::StrCat("session ", id_.value(), " is closed"));
   }
-  if (sequences_.size() < environment_.limits.sequences_max) return absl::OkStatus();
+  if (sequences_.size() < environment_.limits->sequences_max) return absl::OkStatus();
   return absl::ResourceExhaustedError(
       absl::StrCat("the session has ", sequences_.size(),
                    " open sequences: close some, or raise [limits] sequences_max"));

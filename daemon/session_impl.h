@@ -42,7 +42,7 @@ class SessionImpl final : public Session {
     StoreCounters* store_counters = nullptr;
     NamespaceCounters* counters = nullptr;
     std::atomic<uint64_t>* last_sequence = nullptr;  // ids are of the whole store
-    StoreOptions limits;
+    const StoreLimits* limits = nullptr;
   };
 
   SessionImpl(SessionId id, std::string worker_label, uint64_t worker_pid,

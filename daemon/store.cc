@@ -27,14 +27,23 @@ class StoreImpl final : public Store {
  public:
   //   disk: null, if none is configured
   StoreImpl(const StoreOptions& options, std::unique_ptr<DiskStack> disk)
-      : options_(options),
-        disk_(std::move(disk)),
+      : disk_(std::move(disk)),
         budget_(options.host_capacity_bytes),
         host_(&budget_,
               tiers::HostTierOptions{.region_bytes = options.host_region_bytes}),
-        directory_(&budget_, &host_, disk_ == nullptr ? nullptr : disk_->tier()) {}
+        directory_(&budget_, &host_, disk_ == nullptr ? nullptr : disk_->tier()) {
+    SetLimits(options);
+  }
 
-  const StoreOptions& options() const override { return options_; }
+  const StoreLimits& limits() const override { return limits_; }
+
+  absl::Status Reconfigure(const StoreOptions& options) override {
+    if (absl::Status s = options.Validate(); !s.ok()) return s;
+    SetLimits(options);
+    budget_.set_capacity_bytes(options.host_capacity_bytes);
+    directory_.FitBudget();
+    return absl::OkStatus();
+  }
 
   absl::StatusOr<Namespace*> AddNamespace(std::string name) override {
     if (!ValidName(name)) {
@@ -53,7 +62,7 @@ class StoreImpl final : public Store {
         NamespaceImpl::Environment{.directory = &directory_,
                                    .store_counters = &counters_,
                                    .last_sequence = &last_sequence_,
-                                   .limits = options_}));
+                                   .limits = &limits_}));
     return namespaces_.back().get();
   }
 
@@ -103,6 +112,13 @@ class StoreImpl final : public Store {
   }
 
  private:
+  void SetLimits(const StoreOptions& options) {
+    limits_.unsealed_bytes_max = options.unsealed_bytes_max;
+    limits_.sequences_max = options.sequences_max;
+    limits_.sessions_max = options.sessions_max;
+    limits_.models_max = options.models_max;
+  }
+
   TierStats Disk(const tiers::DirectoryStats& directory) const {
     const tiers::DiskStats stats = disk_->tier()->Stats();
     TierStats disk;
@@ -121,11 +137,11 @@ class StoreImpl final : public Store {
   }
 
   // Constant after construction.
-  const StoreOptions options_;
   // Outlives the directory.
   const std::unique_ptr<DiskStack> disk_;
 
   // Internally synchronized; each outlives what stands below it.
+  StoreLimits limits_;
   StoreCounters counters_;
   std::atomic<uint64_t> last_sequence_{0};
   tiers::MemoryBudget budget_;
@@ -163,7 +179,10 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Create(const StoreOptions& options
   std::unique_ptr<DiskStack> disk;
   if (!options.disk_directory.empty()) {
     absl::StatusOr<std::unique_ptr<DiskStack>> opened =
-        DiskStack::Open(options.disk_directory, options.disk_capacity_bytes);
+        DiskStack::Open({.directory = options.disk_directory,
+                         .capacity_bytes = options.disk_capacity_bytes,
+                         .deadline = options.disk_deadline,
+                         .scrub_bytes_per_second = options.disk_scrub_bytes});
     if (!opened.ok()) return opened.status();
     disk = *std::move(opened);
   }

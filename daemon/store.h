@@ -18,7 +18,9 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "daemon/session.h"
+#include "daemon/store_limits.h"
 #include "kernels/base/types.h"
 #include "retrieval/model_spec.h"
 
@@ -42,6 +44,10 @@ struct StoreOptions {
   std::string disk_directory;
   // Hard limit on what it takes there, physically.
   uint64_t disk_capacity_bytes = uint64_t{64} << 30;
+  // How long the device may take to answer one request.
+  absl::Duration disk_deadline = absl::Seconds(30);
+  // Rate at which what is stored is read and verified in the background; 0: not.
+  uint64_t disk_scrub_bytes = uint64_t{16} << 20;
 
   absl::Status Validate() const;
 };
@@ -105,7 +111,11 @@ class Store {
 
   virtual ~Store() = default;
 
-  virtual const StoreOptions& options() const = 0;
+  virtual const StoreLimits& limits() const = 0;
+  // Takes over the limits and the host tier's capacity; the other options stay as they
+  // are. A smaller capacity evicts; what open sequences hold above it stays until they
+  // close. InvalidArgument: StoreOptions::Validate.
+  virtual absl::Status Reconfigure(const StoreOptions& options) = 0;
   // AlreadyExists; InvalidArgument: a name not of [a-z0-9_-], 1..64 characters.
   virtual absl::StatusOr<Namespace*> AddNamespace(std::string name) = 0;
   virtual std::vector<Namespace*> Namespaces() const = 0;

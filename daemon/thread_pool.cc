@@ -23,6 +23,14 @@ void ThreadPool::Post(std::function<void()> work) {
   changed_.Signal();
 }
 
+bool ThreadPool::TryPost(size_t waiting_max, std::function<void()> work) {
+  MutexLock lock(&mu_);
+  if (queue_.size() >= waiting_max) return false;
+  queue_.push_back(std::move(work));
+  changed_.Signal();
+  return true;
+}
+
 void ThreadPool::Run() {
   while (true) {
     std::function<void()> work;

@@ -1,7 +1,7 @@
 // A fixed number of threads that run what is posted, in order of posting.
 //
-// Thread safety: Post may be called from any thread, also from posted work. The
-// destructor runs what was posted before it and joins.
+// Thread safety: Post and TryPost may be called from any thread, also from posted work.
+// The destructor runs what was posted before it and joins.
 
 #ifndef KVTIER_DAEMON_THREAD_POOL_H_
 #define KVTIER_DAEMON_THREAD_POOL_H_
@@ -25,6 +25,9 @@ class ThreadPool final : public tiers::Executor {
   ~ThreadPool() override;
 
   void Post(std::function<void()> work) override ABSL_LOCKS_EXCLUDED(mu_);
+  // False, and nothing is posted, if `waiting_max` wait already.
+  [[nodiscard]] bool TryPost(size_t waiting_max, std::function<void()> work)
+      ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
   void Run() ABSL_LOCKS_EXCLUDED(mu_);

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "absl/time/time.h"
 #include "daemon/call_registry.h"
 #include "daemon/store.h"
 #include "daemon/stream_threads.h"
@@ -24,11 +25,16 @@ inline constexpr uint32_t kStreamThreadsMax = 512;
 
 // Short calls that may wait for the disk at a time, of all namespaces.
 inline constexpr size_t kBlockingThreads = 16;
+// Short calls that may wait for one of those threads; one more is refused at once. Two
+// for each of the sessions that a namespace may have by default.
+inline constexpr size_t kBlockingWaitingMax = 512;
 
 struct WorkerContext {
   Namespace* space = nullptr;
-  StoreOptions store;
+  const StoreLimits* limits = nullptr;
   uint64_t message_bytes_max = 0;
+  // A session's first message must come within this.
+  absl::Duration first_message;
   CallRegistry* calls = nullptr;
   StreamThreads* threads = nullptr;
   // Runs the short calls of a store with a disk tier, which may wait for it; null: they

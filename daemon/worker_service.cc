@@ -3,6 +3,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "daemon/convert.h"
 #include "daemon/read_call.h"
 #include "daemon/retrieve_call.h"
@@ -152,8 +153,10 @@ class WorkerService final : public v1::Worker::CallbackService {
     };
     if (context_.blocking == nullptr) {
       run();
-    } else {
-      context_.blocking->Post(run);
+    } else if (!context_.blocking->TryPost(kBlockingWaitingMax, run)) {
+      reactor->Finish(ToGrpcStatus(absl::ResourceExhaustedError(
+          absl::StrCat("the daemon is overloaded: ", kBlockingWaitingMax,
+                       " calls wait already; try again later"))));
     }
     return reactor;
   }

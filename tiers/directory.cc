@@ -171,6 +171,12 @@ uint64_t Directory::Evict(uint64_t bytes) {
   return freed();
 }
 
+void Directory::FitBudget() {
+  while (budget_->used_bytes() > budget_->capacity_bytes() &&
+         (EvictOne() || DropPages())) {
+  }
+}
+
 Directory::VerifyResult Directory::Verify() {
   std::vector<ChunkName> names;
   {

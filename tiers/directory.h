@@ -195,6 +195,9 @@ class Directory {
   // left that may go. Returns the bytes.
   uint64_t Evict(uint64_t bytes) ABSL_LOCKS_EXCLUDED(mu_);
 
+  // Evicts and drops what may go until the budget's use is within its capacity.
+  void FitBudget() ABSL_LOCKS_EXCLUDED(mu_);
+
   // Computes the checksums of all pages in memory again and compares. Takes as long as
   // reading them; others go on.
   struct VerifyResult {

@@ -1,7 +1,8 @@
 // One hard limit on memory, and charges against it.
 //
 // What is charged is charged before it is allocated, so `used` never exceeds the
-// capacity, whatever the threads do. A Charge gives back what it holds when it ends.
+// capacity, whatever the threads do, unless the capacity was lowered. A Charge gives back
+// what it holds when it ends.
 //
 // Thread safety: MemoryBudget is internally synchronized; a Charge belongs to one owner.
 
@@ -25,7 +26,8 @@ class MemoryBudget {
   [[nodiscard]] bool TryReserve(uint64_t bytes) {
     uint64_t used = used_bytes_.load(std::memory_order_relaxed);
     do {
-      if (bytes > capacity_bytes_ - used) return false;
+      const uint64_t capacity = capacity_bytes();
+      if (bytes > capacity || used > capacity - bytes) return false;
     } while (!used_bytes_.compare_exchange_weak(used, used + bytes,
                                                 std::memory_order_relaxed));
     return true;
@@ -35,13 +37,16 @@ class MemoryBudget {
   }
 
   uint64_t used_bytes() const { return used_bytes_.load(std::memory_order_relaxed); }
-  uint64_t capacity_bytes() const { return capacity_bytes_; }
+  uint64_t capacity_bytes() const {
+    return capacity_bytes_.load(std::memory_order_relaxed);
+  }
+  // What is used beyond a smaller one stays; nothing more is reserved until it is below.
+  void set_capacity_bytes(uint64_t bytes) {
+    capacity_bytes_.store(bytes, std::memory_order_relaxed);
+  }
 
  private:
-  // Constant after construction.
-  const uint64_t capacity_bytes_;
-
-  // Internally synchronized.
+  std::atomic<uint64_t> capacity_bytes_;
   std::atomic<uint64_t> used_bytes_{0};
 };
 

@@ -6,6 +6,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
+#include <sstream>
+
 namespace kvtier::daemon {
 namespace {
 
@@ -37,6 +40,25 @@ TEST(Config, ExampleFileListsTheDefaults) {
   EXPECT_EQ(store.sequences_max, defaults.store.sequences_max);
   EXPECT_EQ(store.sessions_max, defaults.store.sessions_max);
   EXPECT_EQ(store.models_max, defaults.store.models_max);
+  EXPECT_EQ(PrintConfig(*example), PrintConfig(defaults));
+}
+
+std::vector<std::string> KeysOf(const std::string& toml) {
+  std::vector<std::string> keys;
+  std::istringstream lines(toml);
+  for (std::string line; std::getline(lines, line);) {
+    const size_t equals = line.find(" = ");
+    if (line.empty() || line[0] == '#') continue;
+    keys.push_back(equals == std::string::npos ? line : line.substr(0, equals));
+  }
+  return keys;
+}
+
+TEST(Config, TheExampleAndThePrintedOneHaveTheSameKeys) {
+  std::ifstream file(KVTIER_EXAMPLE_CONFIG);
+  std::stringstream example;
+  example << file.rdbuf();
+  EXPECT_EQ(KeysOf(example.str()), KeysOf(PrintConfig(Config())));
 }
 
 // Every key is taken from the file and not only its default.
@@ -45,6 +67,7 @@ TEST(Config, ReadsEveryKey) {
       [daemon]
       runtime_dir = "/tmp/x"
       log_level = "debug"
+      stop_patience = "1m30s"
       [[namespace]]
       name = "a"
       socket_mode = "0660"
@@ -58,11 +81,14 @@ TEST(Config, ReadsEveryKey) {
       [disk]
       directory = "/tmp/y"
       capacity = "1TiB"
+      deadline = "500ms"
+      scrub_rate = 0
       [limits]
       message_max = "1MiB"
       sessions_max = 3
       sequences_max = 4
       models_max = 5
+      first_message = "2s"
   )",
                                               "test.toml");
   ASSERT_TRUE(config.ok()) << config.status();
@@ -82,6 +108,42 @@ TEST(Config, ReadsEveryKey) {
   EXPECT_EQ(config->store.sessions_max, 3u);
   EXPECT_EQ(config->store.sequences_max, 4u);
   EXPECT_EQ(config->store.models_max, 5u);
+  EXPECT_EQ(config->stop_patience, absl::Seconds(90));
+  EXPECT_EQ(config->store.disk_deadline, absl::Milliseconds(500));
+  EXPECT_EQ(config->store.disk_scrub_bytes, 0u);
+  EXPECT_EQ(config->first_message, absl::Seconds(2));
+
+  // What is printed reads as the same.
+  const std::string printed = PrintConfig(*config);
+  absl::StatusOr<Config> again = ParseConfig(printed, "printed");
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(PrintConfig(*again), printed);
+  EXPECT_TRUE(NeedRestart(*config, *again).empty());
+}
+
+TEST(Config, PrintsNamesThatNeedQuoting) {
+  Config config;
+  config.runtime_dir = "/tmp/a \"b\" \\ c\n";
+  absl::StatusOr<Config> again = ParseConfig(PrintConfig(config), "printed");
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(again->runtime_dir, config.runtime_dir);
+}
+
+TEST(Config, SaysWhatNeedsARestart) {
+  const Config running;
+  Config wanted;
+  wanted.log_level = "debug";
+  wanted.stop_patience = absl::Seconds(9);
+  wanted.store.host_capacity_bytes *= 2;
+  wanted.store.unsealed_bytes_max *= 2;
+  wanted.store.sessions_max = wanted.store.sequences_max = wanted.store.models_max = 7;
+  EXPECT_TRUE(NeedRestart(running, wanted).empty());
+  wanted.namespaces[0].socket_mode = 0660;
+  wanted.store.disk_directory = "/tmp/disk";
+  wanted.message_bytes_max *= 2;
+  EXPECT_THAT(
+      NeedRestart(running, wanted),
+      ::testing::ElementsAre("namespace", "disk.directory", "limits.message_max"));
 }
 
 TEST(Config, NamesTheNearestKnownKey) {
@@ -101,6 +163,9 @@ TEST(Config, RefusesWrongTypesAndRanges) {
   EXPECT_THAT(Error("[limits]\nsessions_max = \"3\"\n"), HasSubstr("whole number"));
   EXPECT_THAT(Error("[daemon]\nlog_level = \"loud\"\n"), HasSubstr("\"warning\""));
   EXPECT_THAT(Error("[daemon]\nruntime_dir = 3\n"), HasSubstr("must be a string"));
+  EXPECT_THAT(Error("[daemon]\nstop_patience = \"3 days\"\n"), HasSubstr("\"30s\""));
+  EXPECT_THAT(Error("[daemon]\nstop_patience = 3\n"), HasSubstr("\"30s\""));
+  EXPECT_THAT(Error("[disk]\ndeadline = \"1ms\"\n"), HasSubstr("100ms to 10m"));
   EXPECT_THAT(Error("host = 3\n"), HasSubstr("host must be a table"));
 }
 

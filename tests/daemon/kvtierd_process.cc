@@ -118,10 +118,14 @@ KvtierdProcess::KvtierdProcess(const std::string& toml, const std::string& runti
 
 void KvtierdProcess::Start(const std::string& toml) {
   const std::string config_path = temp_.path() + "/kvtierd.toml";
-  std::ofstream(config_path) << toml;
+  Configure(toml);
   process_ = std::make_unique<ChildProcess>(std::vector<std::string>{
       KVTIERD_PATH, "--config", config_path, "--runtime-dir", dir_});
   ready_line_ = process_->ReadLine();
+}
+
+void KvtierdProcess::Configure(const std::string& toml) {
+  std::ofstream(temp_.path() + "/kvtierd.toml") << toml;
 }
 
 uint64_t KvtierdProcess::MemoryBytes(const std::string& key) const {

@@ -63,6 +63,9 @@ class KvtierdProcess {
   // Serves an existing directory.
   KvtierdProcess(const std::string& toml, const std::string& runtime_dir);
 
+  // Another configuration, for SIGHUP.
+  void Configure(const std::string& toml);
+
   bool ready() const { return ready_line_.find("ready") != std::string::npos; }
   const std::string& ready_line() const { return ready_line_; }
   const std::string& dir() const { return dir_; }

@@ -321,6 +321,34 @@ TEST_F(StoreAppend, WhatCanNotFitEvictsNothing) {
   ExpectRows(open, 9, 0, 5 * 64);
 }
 
+TEST_F(StoreAppend, ASmallerCapacityEvictsAndALargerOneServesMore) {
+  Start(Small(2 << 20));
+  for (uint32_t salt = 1; salt <= 4; ++salt) {
+    ASSERT_TRUE(session_->Close(Filled(5 * 64, salt)).ok());
+  }
+  const SequenceId open = Filled(5 * 64, 9);
+  ASSERT_TRUE(store_->Reconfigure(Small(1 << 20)).ok());
+  EXPECT_LE(used(), 1u << 20);
+  EXPECT_EQ(Host().capacity_bytes, 1u << 20);
+  EXPECT_GT(Host().evicted_chunks, 0u);
+  // Below what is open: that stays, and nothing is added to it.
+  ASSERT_TRUE(store_->Reconfigure(Small(128 << 10)).ok());
+  EXPECT_EQ(Host().chunks, 5u);
+  ExpectRows(open, 9, 0, 5 * 64);
+  EXPECT_THAT(Open(Ids(64, 7)).status(),
+              Fails(Code::kResourceExhausted, "[host] capacity"));
+  StoreOptions options = Small(4 << 20);
+  options.sequences_max = 2;
+  ASSERT_TRUE(store_->Reconfigure(options).ok());
+  ASSERT_TRUE(session_->Close(Filled(40 * 64, 8)).ok());
+  EXPECT_GT(used(), 2u << 20);
+  ASSERT_TRUE(Open(Ids(64, 5)).ok());
+  EXPECT_THAT(Open(Ids(64, 6)).status(),
+              Fails(Code::kResourceExhausted, "sequences_max"));
+  options.models_max = 0;
+  EXPECT_THAT(store_->Reconfigure(options), Fails(Code::kInvalidArgument, "models_max"));
+}
+
 TEST_F(StoreAppend, ASecondModelOfAnotherPageSizeGetsMemory) {
   Start(Small(2 << 20));
   for (uint32_t salt = 1; salt <= 8; ++salt) {
