@@ -62,7 +62,7 @@ class KvtierBench : public ::testing::Test {
 };
 
 TEST_F(KvtierBench, MakesTheWiresRows) {
-  ExpectRows("^wire\\.(append|read)", {"wire.append", "wire.read"});
+  ExpectRows("^wire\\.(append|read)", {"wire.append", "wire.append.full", "wire.read"});
 }
 
 TEST_F(KvtierBench, MakesTheSelectionsRows) {
@@ -72,7 +72,8 @@ TEST_F(KvtierBench, MakesTheSelectionsRows) {
 }
 
 TEST_F(KvtierBench, MakesTheKernelsRows) {
-  ExpectRows("^score\\.", {"score.bounds", "score.sketch"});
+  ExpectRows("^score\\.", {"score.bounds", "score.bounds.cached", "score.sketch",
+                           "score.sketch.cached"});
 }
 
 TEST_F(KvtierBench, MakesTheDaemonsRowsAgainstGoals) {

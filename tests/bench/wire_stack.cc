@@ -166,9 +166,6 @@ absl::StatusOr<std::vector<uint64_t>> WireStack::AppendMessages(
   return sizes;
 }
 
-absl::Status WireStack::Drop(SequenceId sequence) {
-  if (absl::Status status = client_->Close(sequence); !status.ok()) return status;
-  return admin_->Evict(0).status();
-}
+absl::Status WireStack::EvictAll() { return admin_->Evict(0).status(); }
 
 }  // namespace kvtier::bench

@@ -55,8 +55,8 @@ class WireStack {
   absl::StatusOr<std::vector<uint64_t>> AppendMessages(uint32_t count,
                                                        const std::byte* keys,
                                                        const std::byte* values) const;
-  // Closes it and gives the daemon's memory back.
-  absl::Status Drop(SequenceId sequence);
+  // The daemon gives back the memory of what no sequence uses.
+  absl::Status EvictAll();
 
  private:
   explicit WireStack(uint64_t capacity_bytes);
