@@ -9,7 +9,6 @@
 
 #include <cstdio>
 #include <map>
-#include <mutex>
 #include <string>
 #include <vector>
 
@@ -18,15 +17,18 @@
 namespace kvtier::bench {
 namespace {
 
-// One message a size, made once: making one is not what is measured.
-const Blob* BlobOf(uint64_t size) {
-  static std::mutex mutex;
-  static std::map<uint64_t, Blob>* const blobs = new std::map<uint64_t, Blob>;
-  std::lock_guard<std::mutex> lock(mutex);
-  Blob& blob = (*blobs)[size];
-  if (blob.bytes().empty()) blob.set_bytes(std::string(size, 'x'));
-  return &blob;
-}
+// One call's messages, each made once: making one is not what is measured.
+class Blobs {
+ public:
+  const Blob* Of(uint64_t size) {
+    Blob& blob = blobs_[size];
+    if (blob.bytes().size() != size) blob.set_bytes(std::string(size, 'x'));
+    return &blob;
+  }
+
+ private:
+  std::map<uint64_t, Blob> blobs_;
+};
 
 class SinkCall final : public grpc::ServerReadReactor<Blob> {
  public:
@@ -58,11 +60,12 @@ class SourceCall final : public grpc::ServerWriteReactor<Blob> {
  private:
   void Next() {
     if (next_ == sizes_.size()) return Finish(grpc::Status::OK);
-    StartWrite(BlobOf(sizes_[next_++]));
+    StartWrite(blobs_.Of(sizes_[next_++]));
   }
 
   const std::vector<uint64_t> sizes_;
   size_t next_ = 0;
+  Blobs blobs_;
 };
 
 class TripCall final : public grpc::ServerBidiReactor<Ask, Blob> {
@@ -82,11 +85,12 @@ class TripCall final : public grpc::ServerBidiReactor<Ask, Blob> {
  private:
   void Next() {
     if (next_ == ask_.answer_bytes_size()) return StartRead(&ask_);
-    StartWrite(BlobOf(ask_.answer_bytes(next_++)));
+    StartWrite(blobs_.Of(ask_.answer_bytes(next_++)));
   }
 
   Ask ask_;
   int next_ = 0;
+  Blobs blobs_;
 };
 
 class BareService final : public Bare::CallbackService {
