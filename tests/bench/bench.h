@@ -23,6 +23,8 @@ struct Settings {
   int rounds = 7;
   // What a round works through, so that no cache holds it.
   uint64_t footprint_bytes = uint64_t{1} << 30;
+  // Of a model's own keys, for contexts that are retrieved from; empty: synthetic ones.
+  std::string keys_path = "";
 
   // Small and short: shows that every bench works.
   static Settings Quick() {

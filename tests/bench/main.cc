@@ -72,10 +72,13 @@ int main(int argc, char** argv) {
   CLI::App app("Rows of speed and size, each beside its ceiling.", "kvtier_bench");
   std::string filter;
   std::string json_path;
+  std::string keys_path;
   bool quick = false;
   int rounds = 0;
   app.add_option("--filter", filter, "Only rows whose name matches this expression");
   app.add_option("--json", json_path, "Write the rows to this file too");
+  app.add_option("--keys", keys_path,
+                 "Retrieve from contexts of what keys.py wrote here");
   app.add_option("--rounds", rounds, "Rounds that are counted, 7 unless said")
       ->check(CLI::Range(1, 1000));
   app.add_flag("--quick", quick, "Small and short, to see that all benches work");
@@ -87,5 +90,6 @@ int main(int argc, char** argv) {
   using kvtier::bench::Settings;
   Settings settings = quick ? Settings::Quick() : Settings();
   if (rounds > 0) settings.rounds = rounds;
+  settings.keys_path = keys_path;
   return kvtier::bench::Run(settings, filter, json_path);
 }

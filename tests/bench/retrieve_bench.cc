@@ -6,15 +6,15 @@
 //   payload.
 //     wire.retrieve_8k          kvtier, budget 1,024, the worker holds nothing: all
 //                               selected rows are sent, 4 MiB in three messages
-//     wire.retrieve_8k.held     the same, the worker holds the last selection; the query
-//                               turns by an angle of 18 degrees a step
+//     wire.retrieve_8k.held     the same, the worker holds the last selection; a
+//                               synthetic query turns by 18 degrees a step
 //     wire.retrieve_8k.window   window: nothing is selected; the daemon's own cost
 // Expectation: 4 MiB take gRPC 2 ms. At 8K the sketches of a layer are 2.4 MiB and take
 //   0.3 ms to score, softmax over 32 heads and choosing 0.3 ms, gathering 8,192 rows
 //   0.3 ms: a ratio of 0.7. At 64K choosing costs eight times as much: 0.25.
 // Measured: README.md.
 
-#include <cmath>
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <utility>
@@ -24,14 +24,13 @@
 #include "tests/bench/bench.h"
 #include "tests/bench/geometry.h"
 #include "tests/bench/rounds.h"
+#include "tests/bench/rows.h"
 #include "tests/bench/wire_stack.h"
 
 namespace kvtier::bench {
 namespace {
 
 constexpr uint32_t kBudget = 1024;
-// Queries of a decoding model turn slowly: the cosine of one with the next.
-constexpr float kQueryCosine = 0.95f;
 // Of a request's and an answer's fields beside query and selection.
 constexpr uint64_t kRequestOverheadBytes = 48;
 constexpr uint64_t kAnswerOverheadBytes = 64;
@@ -48,18 +47,14 @@ struct Kind {
 // One context, and the steps that are asked of it.
 class Steps {
  public:
-  Steps(const Kind& kind, uint32_t layers, WireStack* stack, SequenceId sequence)
-      : kind_(kind), layers_(layers), stack_(stack), sequence_(sequence) {
-    for (uint32_t layer = 0; layer < layers; ++layer) {
-      queries_.push_back(GaussianQuery(layer));
-    }
-  }
+  Steps(const Kind& kind, uint32_t layers, const ContextRows* rows, WireStack* stack,
+        SequenceId sequence)
+      : kind_(kind), layers_(layers), rows_(rows), stack_(stack), sequence_(sequence) {}
 
   // One step: all layers, one call each. Adds the seconds of each.
   absl::Status Step(std::vector<double>* seconds) {
     ++step_;
     for (uint32_t layer = 0; layer < layers_; ++layer) {
-      Turn(&queries_[layer]);
       absl::StatusOr<double> one = Ask(layer);
       if (!one.ok()) return one.status();
       seconds->push_back(*one);
@@ -69,7 +64,7 @@ class Steps {
 
   // The same bytes as the last call's, bare, as often as a step has calls.
   absl::Status BareStep(std::vector<double>* seconds) {
-    const uint64_t query_bytes = queries_[0].size() * sizeof(float);
+    constexpr uint64_t query_bytes = kKvHeads * kGroup * kDim * sizeof(float);
     for (uint32_t layer = 0; layer < layers_; ++layer) {
       auto one = stack_->bare().Trip(query_bytes + kRequestOverheadBytes, answer_bytes_);
       if (!one.ok()) return one.status();
@@ -85,19 +80,12 @@ class Steps {
   }
 
  private:
-  void Turn(std::vector<float>* query) {
-    const std::vector<float> other = GaussianQuery(++seed_ + 1000);
-    const float sine = std::sqrt(1.0f - kQueryCosine * kQueryCosine);
-    for (size_t i = 0; i < query->size(); ++i) {
-      (*query)[i] = kQueryCosine * (*query)[i] + sine * other[i];
-    }
-  }
-
   absl::StatusOr<double> Ask(uint32_t layer) {
     const bool holds = kind_.holds == Holds::kLast;
+    const std::vector<float> query = rows_->Query(layer, step_, kind_.tokens + step_);
     const client::RetrieveItem item{.sequence = sequence_,
                                     .layer = LayerIndex(layer),
-                                    .query = queries_[layer],
+                                    .query = query,
                                     .candidates_begin = TokenIndex(0),
                                     .candidates_end = TokenIndex(kind_.tokens),
                                     .held_step = StepIndex(holds ? step_ - 1 : 0)};
@@ -123,12 +111,11 @@ class Steps {
 
   const Kind kind_;
   const uint32_t layers_;
+  const ContextRows* const rows_;
   WireStack* const stack_;
   const SequenceId sequence_;
-  std::vector<std::vector<float>> queries_;  // of each layer
-  std::vector<uint64_t> answer_bytes_;       // of the last call's messages
+  std::vector<uint64_t> answer_bytes_;  // of the last call's messages
   uint64_t step_ = 0;
-  uint64_t seed_ = 0;
   double kept_ = 0;
   double selected_ = 0;
 };
@@ -140,6 +127,12 @@ absl::Status RetrieveBench(Kind kind, const Settings& settings, Row* row) {
   }
   const auto layers = static_cast<uint32_t>(
       std::max<uint64_t>(1, settings.footprint_bytes / (kind.tokens * kTokenBytes)));
+  std::unique_ptr<ContextRows> rows = SyntheticRows();
+  if (!settings.keys_path.empty()) {
+    absl::StatusOr<std::unique_ptr<ContextRows>> real = RealRows(settings.keys_path);
+    if (!real.ok()) return real.status();
+    rows = *std::move(real);
+  }
   auto stack = WireStack::Start(CapacityFor(kind.tokens, layers), layers);
   if (!stack.ok()) return stack.status();
   // Layer 0 selects too: the benches ask what selecting costs.
@@ -147,10 +140,10 @@ absl::Status RetrieveBench(Kind kind, const Settings& settings, Row* row) {
       kind.tokens,
       {.system = kind.system, .budget_tokens = kind.budget, .dense_layers = 0});
   if (!sequence.ok()) return sequence.status();
-  absl::Status status = (*stack)->Fill(*sequence, kind.tokens, layers);
+  absl::Status status = (*stack)->Fill(*sequence, kind.tokens, layers, *rows);
   if (!status.ok()) return status;
 
-  Steps steps(kind, layers, stack->get(), *sequence);
+  Steps steps(kind, layers, rows.get(), stack->get(), *sequence);
   const uint32_t repeats = std::max(1u, (settings.quick ? 4u : 64u) / layers);
   const auto median_us = [&](auto one_step) -> absl::StatusOr<double> {
     std::vector<double> seconds;
@@ -183,7 +176,7 @@ absl::Status RetrieveBench(Kind kind, const Settings& settings, Row* row) {
                   {"answer_bytes", absl::StrCat(bytes)},
                   {"answer_messages", absl::StrCat(steps.answer_bytes().size())},
                   {"kept", absl::StrFormat("%.2f", steps.kept_fraction())},
-                  {"keys", "synthetic"}};
+                  {"keys", rows->label()}};
   return absl::OkStatus();
 }
 

@@ -19,6 +19,7 @@
 #include "tests/bench/bench.h"
 #include "tests/bench/geometry.h"
 #include "tests/bench/rounds.h"
+#include "tests/bench/rows.h"
 #include "tests/bench/wire_stack.h"
 
 namespace kvtier::bench {
@@ -101,7 +102,7 @@ absl::Status ReadBench(const Settings& settings, Row* row) {
   if (!stack.ok()) return stack.status();
   auto sequence = (*stack)->Open(tokens, {.system = "full"});
   if (!sequence.ok()) return sequence.status();
-  absl::Status status = (*stack)->Fill(*sequence, tokens, 1);
+  absl::Status status = (*stack)->Fill(*sequence, tokens, 1, *SyntheticRows());
   if (!status.ok()) return status;
 
   client::ReadRange range;

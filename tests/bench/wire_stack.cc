@@ -6,34 +6,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/cpp/append_messages.h"
-#include "kernels/host/convert.h"
 #include "kvtier/v1/worker.pb.h"
 #include "tests/bench/geometry.h"
 
 namespace kvtier::bench {
 namespace {
-
-// The sum of four bytes of a counter's hash, scaled to variance 1: a thousand times
-// faster than an exact Gaussian is needed here, a gigabyte at a time.
-class GaussianSource {
- public:
-  explicit GaussianSource(uint64_t seed) : state_(seed * 0x9E3779B97F4A7C15u) {}
-
-  // Two numbers a call.
-  void Next(float* out) {
-    uint64_t z = state_ += 0x9E3779B97F4A7C15u;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    z ^= z >> 31;
-    for (int i = 0; i < 2; ++i, z >>= 32) {
-      const uint32_t sum = (z & 255) + (z >> 8 & 255) + (z >> 16 & 255) + (z >> 24 & 255);
-      out[i] = (static_cast<float>(sum) - 510.0f) * (1.0f / 147.8f);
-    }
-  }
-
- private:
-  uint64_t state_;
-};
 
 client::RowSource SourceOf(const std::byte* rows, uint32_t count) {
   client::RowSource source;
@@ -56,26 +33,6 @@ client::AppendRows EntryOf(SequenceId sequence, uint32_t layer, uint64_t start,
 
 uint64_t CapacityFor(uint64_t tokens, uint32_t layers) {
   return tokens * kTokenBytes * layers * 5 / 4 + (uint64_t{256} << 20);
-}
-
-std::vector<std::byte> GaussianRows(uint64_t count, uint64_t seed) {
-  constexpr size_t kPart = 4096;
-  std::vector<std::byte> bytes(count * ElementBytes(kDType));
-  GaussianSource source(seed);
-  float part[kPart];
-  for (uint64_t done = 0; done < count; done += kPart) {
-    for (size_t i = 0; i < kPart; i += 2) source.Next(part + i);
-    const size_t now = std::min<uint64_t>(kPart, count - done);
-    kernels::FromF32(kDType, part, now, bytes.data() + done * ElementBytes(kDType));
-  }
-  return bytes;
-}
-
-std::vector<float> GaussianQuery(uint64_t seed) {
-  std::vector<float> query(kKvHeads * kGroup * kDim);
-  GaussianSource source(~seed);
-  for (size_t i = 0; i < query.size(); i += 2) source.Next(query.data() + i);
-  return query;
 }
 
 WireStack::WireStack(uint64_t capacity_bytes)
@@ -121,15 +78,15 @@ absl::StatusOr<SequenceId> WireStack::Open(uint64_t tokens,
   return opened->sequence;
 }
 
-absl::Status WireStack::Fill(SequenceId sequence, uint64_t tokens, uint32_t layers) {
+absl::Status WireStack::Fill(SequenceId sequence, uint64_t tokens, uint32_t layers,
+                             const ContextRows& rows) {
   for (uint32_t layer = 0; layer < layers; ++layer) {
     for (uint64_t start = 0; start < tokens; start += kPieceTokens) {
       const auto count =
           static_cast<uint32_t>(std::min<uint64_t>(kPieceTokens, tokens - start));
-      const std::vector<std::byte> rows =
-          GaussianRows(count * kTokenBytes / 2, layer * 1000 + start / kPieceTokens);
-      absl::Status status = Append(sequence, layer, start, count, rows.data(),
-                                   rows.data() + count * kTokenBytes / 2);
+      const std::vector<std::byte> piece = rows.Rows(layer, start, count);
+      absl::Status status = Append(sequence, layer, start, count, piece.data(),
+                                   piece.data() + piece.size() / 2);
       if (!status.ok()) return status;
     }
   }

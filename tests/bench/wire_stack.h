@@ -1,9 +1,6 @@
 // What a bench on the wire stands on: a real kvtierd with a client, and the bare wire
 // beside it.
 //
-// Rows are synthetic: Gaussian numbers, no model's. What a selection costs hardly depends
-// on them; how good it is does (tests/eval).
-//
 // Thread safety: one thread at a time.
 
 #ifndef KVTIER_TESTS_BENCH_WIRE_STACK_H_
@@ -20,6 +17,7 @@
 #include "client/cpp/admin_client.h"
 #include "client/cpp/client.h"
 #include "tests/bench/bare.h"
+#include "tests/bench/rows.h"
 #include "tests/daemon/kvtierd_process.h"
 
 namespace kvtier::bench {
@@ -29,11 +27,6 @@ inline constexpr uint32_t kPieceTokens = 8192;
 
 // A little more than rows of `tokens` and their abstracts take, as the daemon's budget.
 uint64_t CapacityFor(uint64_t tokens, uint32_t layers);
-
-// `count` Gaussian numbers in the geometry's dtype.
-std::vector<std::byte> GaussianRows(uint64_t count, uint64_t seed);
-// In f32.
-std::vector<float> GaussianQuery(uint64_t seed);
 
 class WireStack {
  public:
@@ -47,7 +40,8 @@ class WireStack {
   absl::StatusOr<SequenceId> Open(uint64_t tokens,
                                   const retrieval::SystemOptions& retrieval);
   // Fills it: at all layers, in pieces.
-  absl::Status Fill(SequenceId sequence, uint64_t tokens, uint32_t layers);
+  absl::Status Fill(SequenceId sequence, uint64_t tokens, uint32_t layers,
+                    const ContextRows& rows);
   // Appends one piece, dense: [kv_head][token][dim] keys, and values as many.
   absl::Status Append(SequenceId sequence, uint32_t layer, uint64_t start, uint32_t count,
                       const std::byte* keys, const std::byte* values);
