@@ -84,6 +84,24 @@ TEST_F(KvtierBench, MakesTheDaemonsRowsAgainstGoals) {
   }
 }
 
+TEST_F(KvtierBench, ListsWhatItWouldRun) {
+  testing::ChildProcess process({KVTIER_BENCH_PATH, "--list", "--filter", "^daemon"});
+  EXPECT_EQ(process.ReadLine(), "daemon.idle_rss");
+  EXPECT_EQ(process.ReadLine(), "daemon.start");
+  EXPECT_EQ(process.ReadLine(), "");
+  EXPECT_EQ(process.Wait(), 0);
+}
+
+TEST_F(KvtierBench, ABenchThatFailsIsSaidAndKeepsNoOtherFromRunning) {
+  EXPECT_EQ(Run({"--quick", "--filter", "8k$|idle", "--keys", dir_.path() + "/none",
+                 "--json", json_}),
+            1);
+  std::stringstream text;
+  text << std::ifstream(json_).rdbuf();
+  EXPECT_NE(text.str().find("daemon.idle_rss"), std::string::npos);
+  EXPECT_EQ(text.str().find("wire.retrieve_8k"), std::string::npos);
+}
+
 TEST_F(KvtierBench, UsageErrorsExitWithTwo) {
   EXPECT_EQ(Run({"--filter", "nothing"}), 2);
   EXPECT_EQ(Run({"--filter", "("}), 2);

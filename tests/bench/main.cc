@@ -23,12 +23,18 @@ std::vector<Bench> AllBenches() {
   return all;
 }
 
-int Run(const Settings& settings, const std::string& filter,
+enum class What { kRun, kList };
+
+int Run(What what, const Settings& settings, const std::string& filter,
         const std::string& json_path) {
   absl::StatusOr<std::vector<Bench>> benches = Select(AllBenches(), filter);
   if (!benches.ok()) {
     fprintf(stderr, "kvtier_bench: %s\n", benches.status().ToString().c_str());
     return 2;
+  }
+  if (what == What::kList) {
+    for (const Bench& bench : *benches) printf("%s\n", bench.name.c_str());
+    return 0;
   }
   // Opened first: nobody likes to learn after ten minutes that it can't be.
   std::ofstream json;
@@ -74,6 +80,7 @@ int main(int argc, char** argv) {
   std::string json_path;
   std::string keys_path;
   bool quick = false;
+  bool list = false;
   int rounds = 0;
   app.add_option("--filter", filter, "Only rows whose name matches this expression");
   app.add_option("--json", json_path, "Write the rows to this file too");
@@ -82,6 +89,7 @@ int main(int argc, char** argv) {
   app.add_option("--rounds", rounds, "Rounds that are counted, 7 unless said")
       ->check(CLI::Range(1, 1000));
   app.add_flag("--quick", quick, "Small and short, to see that all benches work");
+  app.add_flag("--list", list, "Names of the rows, nothing is run");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -91,5 +99,6 @@ int main(int argc, char** argv) {
   Settings settings = quick ? Settings::Quick() : Settings();
   if (rounds > 0) settings.rounds = rounds;
   settings.keys_path = keys_path;
-  return kvtier::bench::Run(settings, filter, json_path);
+  using kvtier::bench::What;
+  return kvtier::bench::Run(list ? What::kList : What::kRun, settings, filter, json_path);
 }
