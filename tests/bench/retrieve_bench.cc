@@ -5,7 +5,7 @@
 //   many bytes in as many messages: what system `window` would take if it had the
 //   payload.
 //     wire.retrieve_8k          kvtier, budget 1,024, the worker holds nothing: all
-//                               selected rows are sent, 4 MiB in three messages
+//                               selected rows are sent, 4 MiB in two messages
 //     wire.retrieve_8k.held     the same, the worker holds the last selection; a
 //                               synthetic query turns by 18 degrees a step
 //     wire.retrieve_8k.window   window: nothing is selected; the daemon's own cost
