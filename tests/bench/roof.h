@@ -21,7 +21,7 @@ struct Regions {
   uint64_t bytes() const { return uint64_t{count} * region_bytes; }
 };
 
-// Seconds in which one thread reads all of it and does nothing else but add it up.
+// Seconds in which one thread reads all of it and does nothing else but combine it.
 double ReadSeconds(const Regions& regions);
 
 // Seconds in which one thread does so many multiply-adds of a dot product, four queries
