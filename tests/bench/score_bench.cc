@@ -1,143 +1,214 @@
-// Question: what does a selection cost beside reading its abstracts once?
-// Hardware: any; one thread. Shape: 6,144 candidates, 9 query heads, 3 kv heads, d 64,
-// f16, budget 256.
-// Expectation: the sketch of 96 pages x 3 heads is 0.8 MiB, 25 us at 30 GB/s; 16 groups
-// x 20 instructions x 288 pages x 3 heads are about 30 us; 55 thousand exponentials,
-// twice, 100 us; choosing from 3 x 6,144 30 us. So 0.2 ms.
-// Measured, 2026-11-23, CPU time, one run on a busy 2-core AMD EPYC virtual machine: the
-// whole selection with kvtier 298 us; parts: sketch scores 45 us, softmax 30 us,
-// choosing 113 us, four times what was expected. A page's abstract and checksum (16 KiB)
-// take 7.6 us, its checksum alone 0.3 us.
+// Question: how near are the scoring kernels to what one core can do?
+// Method: abstracts of a gigabyte (what the kernel reads of them), scored page by page as
+//   a selection does: a kv head's 1,024 pages for the query heads of its group, into one
+//   array of logits. The ceiling of a round is the slower of reading as many bytes that
+//   lie together and of a dot product with as many multiply-adds out of L1:
+//     bounds   two products a channel, span and query head, in f32
+//     sketch   one a component, token and query head, of 8-bit numbers: what a kernel
+//              would do that had its codes unpacked
+//   The rows `.cached` score 64 pages again and again, 0.3 MiB, beside the dot product
+//   alone: what is the kernel's own, and not the memory's.
+// Expectation: one core reads 31 to 38 GB/s. A page's bounds are 2 KiB: 60 ns; its 4,096
+//   products take 16 a cycle 85 ns: 24 GB/s. The kernel clamps, multiplies twice, takes
+//   the maximum and adds where the roof has two instructions: 0.3. A page's sketch is 2.3
+//   KiB: 70 ns; its 32,768 products 64 a cycle 170 ns: 14 GB/s. Table look-ups need about
+//   as many instructions as the dot product: 0.5 to 0.8.
+// Measured: README.md.
 
-#include <benchmark/benchmark.h>
-
+#include <algorithm>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <utility>
 #include <vector>
 
-#include "kernels/host/checksum.h"
-#include "kernels/host/select.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "kernels/host/bounds.h"
+#include "kernels/host/convert.h"
 #include "kernels/host/sketch.h"
-#include "kernels/host/softmax.h"
-#include "retrieval/system.h"
-#include "tests/retrieval/fake_layer.h"
+#include "retrieval/abstract.h"
+#include "tests/bench/bench.h"
+#include "tests/bench/geometry.h"
+#include "tests/bench/roof.h"
+#include "tests/bench/rounds.h"
+#include "tests/kernels/random.h"
 
-namespace kvtier::retrieval {
+namespace kvtier::bench {
 namespace {
 
-constexpr size_t kChunks = 96;
+using retrieval::AbstractLayout;
+using retrieval::AbstractSet;
 
-const FakeLayer& Layer() {
-  static const FakeLayer layer(SmallSpec(3, 3, 64, 64), DType::kF16, kChunks, 1);
-  return layer;
-}
+constexpr size_t kRunPages = 1024;     // of one kv head: 64K tokens
+constexpr size_t kDistinctPages = 64;  // the others are copies of these
+constexpr size_t kRunTokens = kRunPages * kChunkTokens;
 
-void SelectWith(benchmark::State& state, const char* name) {
-  const auto system = *System::Create({.system = name, .budget_tokens = 256});
-  const std::vector<float> values = kernels::Gaussian(9 * 64, 2);
-  const Query query = MakeQuery(values, 1, 0, kChunks * kChunkTokens);
-  uint64_t bytes = 0;
-  for (auto _ : state) {
-    auto selected = system->Select(Layer().view(), query, nullptr);
-    bytes = selected->abstract_bytes + selected->row_bytes;
-    benchmark::DoNotOptimize(selected);
-  }
-  state.SetBytesProcessed(static_cast<int64_t>(bytes * state.iterations()));
-}
-BENCHMARK_CAPTURE(SelectWith, kvtier, "kvtier")->Unit(benchmark::kMicrosecond);
-BENCHMARK_CAPTURE(SelectWith, quest, "quest")->Unit(benchmark::kMicrosecond);
-BENCHMARK_CAPTURE(SelectWith, oracle, "oracle")->Unit(benchmark::kMicrosecond);
-
-// The ceiling: one core reads the same pages' sketches, and does nothing else.
-void ReadSketches(benchmark::State& state) {
-  const LayerView& view = Layer().view();
-  const size_t words = view.layout->bounds_offset / 8;
-  for (auto _ : state) {
-    uint64_t sum = 0;
-    for (const PageView& page : view.pages) {
-      const auto* p = reinterpret_cast<const uint64_t*>(page.abstract);
-      uint64_t a = 0, b = 0, c = 0, d = 0;
-      for (size_t i = 0; i + 4 <= words; i += 4) {
-        a += p[i], b += p[i + 1], c += p[i + 2], d += p[i + 3];
-      }
-      sum += a + b + c + d;
+// Pages' abstracts one after another, as a chunk has them, with sketch and bounds.
+class Abstracts {
+ public:
+  explicit Abstracts(size_t pages)
+      : layout_(AbstractLayout::For(Layer(), AbstractSet())),
+        pages_(pages),
+        memory_(new(std::align_val_t(64)) std::byte[pages * stride()]) {
+    const retrieval::LayerSpec layer = Layer();
+    const size_t elements = kChunkTokens * layer.row_elements();
+    for (size_t p = 0; p < std::min(pages, kDistinctPages); ++p) {
+      const std::vector<std::byte> rows =
+          kernels::Encoded(kDType, kernels::Gaussian(elements, static_cast<uint32_t>(p)));
+      BuildAbstract(layer, kDType, layout_, rows.data(), 0, memory_.get() + p * stride());
     }
-    benchmark::DoNotOptimize(sum);
+    for (size_t p = kDistinctPages; p < pages; ++p) {
+      std::memcpy(memory_.get() + p * stride(),
+                  memory_.get() + p % kDistinctPages * stride(), stride());
+    }
   }
-  state.SetBytesProcessed(
-      static_cast<int64_t>(words * 8 * view.pages.size() * state.iterations()));
-}
-BENCHMARK(ReadSketches)->Unit(benchmark::kMicrosecond);
 
-void ScoreSketches(benchmark::State& state) {
-  const LayerView& view = Layer().view();
-  const std::vector<float> values = kernels::Gaussian(3 * 64, 2);
+  size_t stride() const { return layout_.page_abstract_bytes; }
+  size_t pages() const { return pages_; }
+  const std::byte* page(size_t index) const { return memory_.get() + index * stride(); }
+
+  // `bytes` of each page, where they lie.
+  Regions InPlace(size_t offset, size_t bytes) const {
+    return {.data = memory_.get() + offset,
+            .count = pages_,
+            .region_bytes = bytes,
+            .stride_bytes = stride()};
+  }
+  // As many in one piece.
+  Regions Together(size_t bytes) const {
+    return {.data = memory_.get(), .count = 1, .region_bytes = pages_ * bytes};
+  }
+
+ private:
+  struct Free {
+    void operator()(std::byte* p) const { operator delete[](p, std::align_val_t(64)); }
+  };
+
+  const AbstractLayout layout_;
+  const size_t pages_;
+  const std::unique_ptr<std::byte[], Free> memory_;
+};
+
+// What a kernel does with a page.
+struct Work {
+  size_t offset = 0;  // of what it reads, in the page's abstract
+  size_t read_bytes = 0;
+  uint64_t products = 0;  // of one query head
+  double (*dot_seconds)(uint64_t) = nullptr;
+  const char* dot_name = "";
+  // Scores one page; `index` is its place in a run.
+  std::function<void(const std::byte* page, size_t index)> score;
+};
+
+enum class Pages { kInMemory, kInCache };
+
+absl::Status ScoreRow(Pages where, const Settings& settings, const Work& work, Row* row) {
+  // Whole runs, of which the kernel reads the footprint; or as many visits of few pages.
+  const size_t runs =
+      std::max<size_t>(1, settings.footprint_bytes / work.read_bytes / kRunPages);
+  const size_t visits = runs * kRunPages;
+  const Abstracts abstracts(where == Pages::kInMemory ? visits : kDistinctPages);
+  const double gigabytes = static_cast<double>(visits * work.read_bytes) / 1e9;
+  std::vector<double> in_place, memory, dot;
+  const auto ours = [&]() -> absl::StatusOr<double> {
+    const Stopwatch stopwatch;
+    for (size_t v = 0; v < visits; ++v) {
+      work.score(abstracts.page(v % abstracts.pages()), v % kRunPages);
+    }
+    return gigabytes / stopwatch.Seconds();
+  };
+  const auto ceiling = [&]() -> absl::StatusOr<double> {
+    dot.push_back(gigabytes / work.dot_seconds(visits * work.products * kGroup));
+    if (where == Pages::kInCache) return dot.back();
+    in_place.push_back(gigabytes /
+                       ReadSeconds(abstracts.InPlace(work.offset, work.read_bytes)));
+    memory.push_back(gigabytes / ReadSeconds(abstracts.Together(work.read_bytes)));
+    return std::min(memory.back(), dot.back());
+  };
+  row->unit = "GB/s";
+  row->ceiling_is = absl::StrCat(
+      where == Pages::kInMemory ? "min of reading as many bytes in one piece and of "
+                                : "",
+      "a dot product, ", work.dot_name, ", of as many products out of L1");
+  absl::Status status = RunRounds(settings.rounds, Better::kHigher, ours, ceiling, row);
+  if (!status.ok()) return status;
+  row->details = {{"query_heads_per_kv_head", absl::StrCat(kGroup)},
+                  {"threads", "1"},
+                  {"pages", absl::StrCat(abstracts.pages())},
+                  {"bytes_per_page", absl::StrCat(work.read_bytes)},
+                  {"dot_gb_s", absl::StrFormat("%.1f", Median(dot))}};
+  if (where == Pages::kInMemory) {
+    row->details.push_back({"memory_gb_s", absl::StrFormat("%.1f", Median(memory))});
+    row->details.push_back(
+        {"memory_in_place_gb_s", absl::StrFormat("%.1f", Median(in_place))});
+  }
+  row->details.push_back({"keys", "synthetic"});
+  return absl::OkStatus();
+}
+
+absl::Status BoundsBench(Pages where, const Settings& settings, Row* row) {
+  const AbstractLayout layout = AbstractLayout::For(Layer(), AbstractSet());
+  const std::vector<float> queries = kernels::Gaussian(kGroup * kDim, 7);
+  constexpr size_t kStride = kRunPages * kernels::kBoundsSpans;
+  std::vector<float> logits(kGroup * kStride);
+  const float scale = Layer().Scale();
+  const Work work{.offset = layout.bounds_offset,
+                  .read_bytes = kernels::kBoundsSpans * 2 * kDim * sizeof(uint16_t),
+                  .products = kernels::kBoundsSpans * 2 * kDim,
+                  .dot_seconds = DotF32Seconds,
+                  .dot_name = "f32",
+                  .score = [&](const std::byte* page, size_t index) {
+                    kernels::ScoreBounds(
+                        queries.data(), kGroup, kDim,
+                        reinterpret_cast<const uint16_t*>(page + layout.bounds_offset),
+                        scale, logits.data() + index * kernels::kBoundsSpans, kStride);
+                  }};
+  return ScoreRow(where, settings, work, row);
+}
+
+absl::Status SketchBench(Pages where, const Settings& settings, Row* row) {
+  const AbstractLayout layout = AbstractLayout::For(Layer(), AbstractSet());
+  const size_t planes = 2 * layout.padded_key_dim / 4 * (kChunkTokens / 2);
+  const std::vector<float> queries = kernels::Gaussian(kGroup * kDim, 7);
+  std::vector<float> logits(kGroup * kRunTokens);
+  const float scale = Layer().Scale();
   kernels::SketchQuery query;
-  kernels::PrepareSketchQuery(values.data(), 3, 64, &query);
-  std::vector<float> logits(3 * kChunkTokens);
-  for (auto _ : state) {
-    for (const PageView& page : view.pages) {
-      const auto* bytes = reinterpret_cast<const uint8_t*>(page.abstract);
-      kernels::ScoreSketch(query,
-                           {.mean_f16 = reinterpret_cast<const uint16_t*>(bytes),
-                            .scales = bytes + view.layout->scales_offset,
-                            .high = bytes + view.layout->high_plane_offset,
-                            .low = bytes + view.layout->low_plane_offset},
-                           0.125f, logits.data(), kChunkTokens);
-    }
-    benchmark::DoNotOptimize(logits.data());
-  }
+  const Work work{
+      // The kernel skips the value's mean, of 256 bytes; the ceiling reads in one piece.
+      .offset = layout.key_mean_offset,
+      .read_bytes = kDim * sizeof(uint16_t) + kChunkTokens + planes,
+      .products = uint64_t{kChunkTokens} * kDim,
+      .dot_seconds = DotInt8Seconds,
+      .dot_name = DotInt8Name(),
+      .score = [&](const std::byte* page, size_t index) {
+        if (index == 0) {
+          kernels::PrepareSketchQuery(queries.data(), kGroup, kDim, &query);
+        }
+        const auto* bytes = reinterpret_cast<const uint8_t*>(page);
+        kernels::ScoreSketch(query,
+                             {.mean_f16 = reinterpret_cast<const uint16_t*>(
+                                  bytes + layout.key_mean_offset),
+                              .scales = bytes + layout.scales_offset,
+                              .high = bytes + layout.high_plane_offset,
+                              .low = bytes + layout.low_plane_offset},
+                             scale, logits.data() + index * kChunkTokens, kRunTokens);
+      }};
+  return ScoreRow(where, settings, work, row);
 }
-BENCHMARK(ScoreSketches)->Unit(benchmark::kMicrosecond);
-
-void Softmax(benchmark::State& state) {
-  const std::vector<float> logits = kernels::Gaussian(6144, 3);
-  std::vector<float> p(6144), scratch(6144);
-  for (auto _ : state) {
-    for (int h = 0; h < 9; ++h) {
-      kernels::AddSoftmax(logits.data(), 6144, 1.0f, scratch.data(), p.data());
-    }
-    benchmark::DoNotOptimize(p.data());
-  }
-}
-BENCHMARK(Softmax)->Unit(benchmark::kMicrosecond);
-
-void SelectTop(benchmark::State& state) {
-  std::vector<float> p = kernels::Gaussian(6144, 3);
-  for (float& x : p) x = std::exp(x);
-  std::vector<uint32_t> chosen;
-  for (auto _ : state) {
-    for (int h = 0; h < 3; ++h) {
-      chosen.clear();
-      kernels::SelectLargest(p, 256, 0, &chosen);
-    }
-    benchmark::DoNotOptimize(chosen.data());
-  }
-}
-BENCHMARK(SelectTop)->Unit(benchmark::kMicrosecond);
-
-// What a page costs on commit, and what its checksum alone does.
-void BuildPage(benchmark::State& state) {
-  const LayerView& view = Layer().view();
-  std::vector<std::byte> abstract(view.layout->page_abstract_bytes);
-  for (auto _ : state) {
-    benchmark::DoNotOptimize(BuildAbstract(*view.spec, view.dtype, *view.layout,
-                                           view.pages[0].rows, 0, abstract.data()));
-  }
-  state.SetBytesProcessed(
-      static_cast<int64_t>(view.spec->PageBytes(view.dtype) * state.iterations()));
-}
-BENCHMARK(BuildPage)->Unit(benchmark::kMicrosecond);
-
-void ChecksumPage(benchmark::State& state) {
-  const LayerView& view = Layer().view();
-  const size_t bytes = view.spec->PageBytes(view.dtype);
-  for (auto _ : state) {
-    benchmark::DoNotOptimize(kernels::Crc32c(0, view.pages[0].rows, bytes));
-  }
-  state.SetBytesProcessed(static_cast<int64_t>(bytes * state.iterations()));
-}
-BENCHMARK(ChecksumPage)->Unit(benchmark::kMicrosecond);
 
 }  // namespace
-}  // namespace kvtier::retrieval
 
-BENCHMARK_MAIN();
+std::vector<Bench> ScoreBenches() {
+  const auto bench = [](auto run, Pages where) {
+    return [run, where](const Settings& settings, Row* row) {
+      return run(where, settings, row);
+    };
+  };
+  return {{"score.bounds", bench(BoundsBench, Pages::kInMemory)},
+          {"score.bounds.cached", bench(BoundsBench, Pages::kInCache)},
+          {"score.sketch", bench(SketchBench, Pages::kInMemory)},
+          {"score.sketch.cached", bench(SketchBench, Pages::kInCache)}};
+}
+
+}  // namespace kvtier::bench
