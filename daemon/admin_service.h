@@ -1,5 +1,6 @@
-// The admin service: what an operator sees. Read-only in this version; it never shows
-// tokens, rows or queries.
+// The admin service: what an operator sees and does. It never shows tokens, rows or
+// queries. What may take long, or wait for a sequence that waits for the disk, has a
+// thread of its own.
 //
 // Thread safety: as gRPC calls it, from any thread.
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "tiers/disk/extent_layout.h"
 
 namespace kvtier::daemon {
 namespace {
@@ -39,6 +40,10 @@ absl::StatusOr<retrieval::ModelDigest> NamespaceImpl::RegisterModel(
 
 absl::StatusOr<std::shared_ptr<Session>> NamespaceImpl::OpenSession(
     std::string worker_label, uint64_t worker_pid) {
+  if (environment_.limits->draining) {
+    return absl::UnavailableError(
+        "kvtierd is draining: it takes no new sessions until it is started again");
+  }
   if (worker_label.size() > kWorkerLabelBytesMax) {
     return absl::InvalidArgumentError(
         absl::StrCat("worker_label has ", worker_label.size(), " bytes: at most ",
@@ -96,6 +101,62 @@ std::vector<std::shared_ptr<Session>> NamespaceImpl::Sessions() const {
   return sessions;
 }
 
+uint64_t NamespaceImpl::Pinned::bytes() const {
+  uint64_t bytes = 0;
+  for (const tiers::ChunkRef& chunk : chunks_) {
+    bytes += chunk->geometry().rows_bytes + chunk->geometry().abstract_bytes;
+  }
+  return bytes;
+}
+
+absl::StatusOr<uint64_t> NamespaceImpl::Pin(SequenceId sequence) {
+  std::vector<std::shared_ptr<SessionImpl>> sessions;
+  {
+    MutexLock lock(&mu_);
+    for (const auto& [id, session] : sessions_) sessions.push_back(session);
+  }
+  for (const std::shared_ptr<SessionImpl>& session : sessions) {
+    auto chunks = session->SealedChunks(sequence);
+    if (!chunks.ok()) continue;
+    Pinned pinned(*std::move(chunks));
+    const uint64_t bytes = pinned.bytes();
+    MutexLock lock(&mu_);
+    pinned_.insert_or_assign(sequence, std::move(pinned));
+    return bytes;
+  }
+  return absl::NotFoundError(
+      absl::StrCat("sequence ", sequence.value(), " isn't open in ", name_,
+                   ": `kvtierctl sequences` lists those that are"));
+}
+
+size_t NamespaceImpl::Unpin(SequenceId sequence) {
+  std::map<SequenceId, Pinned> unpinned;  // dropped after the lock is gone
+  MutexLock lock(&mu_);
+  if (sequence == SequenceId()) {
+    unpinned.swap(pinned_);
+  } else if (auto found = pinned_.find(sequence); found != pinned_.end()) {
+    unpinned.insert(pinned_.extract(found));
+  }
+  return unpinned.size();
+}
+
+std::vector<ModelInfo> NamespaceImpl::Models() const {
+  std::vector<ModelInfo> models;
+  MutexLock lock(&mu_);
+  for (const auto& [digest, model] : models_) {
+    const tiers::ChunkGeometry& geometry = *model->geometry;
+    models.push_back({.label = model->spec.label,
+                      .digest = digest,
+                      .layers = static_cast<uint32_t>(geometry.layers.size()),
+                      .dtype = model->spec.dtype,
+                      .rows_bytes = geometry.rows_bytes,
+                      .abstract_bytes = geometry.abstract_bytes,
+                      .table_bytes = geometry.table_bytes(),
+                      .disk_bytes = tiers::ExtentLayout(*geometry.disk).extent_bytes()});
+  }
+  return models;
+}
+
 NamespaceStats NamespaceImpl::Stats() const {
   NamespaceStats stats;
   stats.name = name_;
@@ -106,6 +167,10 @@ NamespaceStats NamespaceImpl::Stats() const {
   {
     MutexLock lock(&mu_);
     stats.models = static_cast<uint32_t>(models_.size());
+    for (const auto& [sequence, pinned] : pinned_) {
+      stats.pinned_chunks += pinned.chunk_count();
+      stats.pinned_bytes += pinned.bytes();
+    }
     for (const auto& [id, session] : sessions_) sessions.push_back(session);
   }
   stats.sessions = static_cast<uint32_t>(sessions.size());

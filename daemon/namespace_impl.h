@@ -42,12 +42,32 @@ class NamespaceImpl final : public Namespace, public ModelTable {
   absl::StatusOr<std::shared_ptr<Session>> FindSession(SessionId id) override;
   void CloseSession(SessionId id) override;
   std::vector<std::shared_ptr<Session>> Sessions() const override;
+  std::vector<ModelInfo> Models() const override;
+  absl::StatusOr<uint64_t> Pin(SequenceId sequence) override;
+  size_t Unpin(SequenceId sequence) override;
   NamespaceStats Stats() const override;
 
   std::shared_ptr<const RegisteredModel> FindModel(
       const retrieval::ModelDigest& digest) const override;
 
  private:
+  // Refers to the chunks of one sequence, so that they stay.
+  class Pinned {
+   public:
+    explicit Pinned(std::vector<tiers::ChunkRef> chunks) : chunks_(std::move(chunks)) {}
+    Pinned(Pinned&&) = default;
+    Pinned& operator=(Pinned&&) = default;
+    ~Pinned() {
+      // Last first: a chunk can go only before its parent.
+      while (!chunks_.empty()) chunks_.pop_back();
+    }
+    uint64_t chunk_count() const { return chunks_.size(); }
+    uint64_t bytes() const;
+
+   private:
+    std::vector<tiers::ChunkRef> chunks_;
+  };
+
   // Constant after construction.
   const std::string name_;
   const tiers::NamespaceIndex index_;
@@ -60,6 +80,7 @@ class NamespaceImpl final : public Namespace, public ModelTable {
   std::map<retrieval::ModelDigest, std::shared_ptr<const RegisteredModel>> models_
       ABSL_GUARDED_BY(mu_);
   std::map<SessionId, std::shared_ptr<SessionImpl>> sessions_ ABSL_GUARDED_BY(mu_);
+  std::map<SequenceId, Pinned> pinned_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace kvtier::daemon

@@ -105,13 +105,24 @@ absl::StatusOr<SealedTokens> Sequence::SealDurably() const {
   SealedTokens sealed;
   {
     MutexLock lock(&mu_);
-    for (const tiers::ChunkRef& chunk : sealed_) chunks.push_back(chunk.Share());
+    chunks = ShareSealed();
     sealed = {SealedTokenCount(), CompleteTokens() - SealedTokenCount()};
   }
-  if (absl::Status s = context_.directory->AwaitWritten(chunks); !s.ok()) return s;
-  // Last first: a chunk can go only before its parent.
+  absl::Status status = context_.directory->AwaitWritten(chunks);
   while (!chunks.empty()) chunks.pop_back();
+  if (!status.ok()) return status;
   return sealed;
+}
+
+std::vector<tiers::ChunkRef> Sequence::SealedChunks() const {
+  MutexLock lock(&mu_);
+  return ShareSealed();
+}
+
+std::vector<tiers::ChunkRef> Sequence::ShareSealed() const {
+  std::vector<tiers::ChunkRef> chunks;
+  for (const tiers::ChunkRef& chunk : sealed_) chunks.push_back(chunk.Share());
+  return chunks;
 }
 
 uint64_t Sequence::CompleteTokens() const {

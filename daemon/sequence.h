@@ -107,6 +107,8 @@ class Sequence {
   SequenceProgress ApplyAppend(AppendPlan plan) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   SealedTokens Sealed() const ABSL_LOCKS_EXCLUDED(mu_);
+  // To be dropped last first: a chunk can go only before its parent.
+  std::vector<tiers::ChunkRef> SealedChunks() const ABSL_LOCKS_EXCLUDED(mu_);
   // Returns when what is sealed is on disk. Blocking. Errors: Directory::AwaitWritten.
   absl::StatusOr<SealedTokens> SealDurably() const ABSL_LOCKS_EXCLUDED(mu_);
   absl::StatusOr<SealedTokens> Truncate(uint64_t token_count) ABSL_LOCKS_EXCLUDED(mu_);
@@ -145,6 +147,8 @@ class Sequence {
   // Blocking, where chunks are on disk.
   absl::Status FindPrefix(const OpenSequenceOptions& options)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  std::vector<tiers::ChunkRef> ShareSealed() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
 
   // Of all kv heads, as Read answers them. Blocking, where pages are on disk.
   absl::Status AppendStoredRows(LayerIndex layer, uint64_t token_begin,

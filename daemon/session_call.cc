@@ -36,7 +36,8 @@ class SessionCall final
     if (!ok) {
       return End(opened_.has_value() ? absl::OkStatus()
                                      : absl::InvalidArgumentError(
-                                           "the session's first message never came"));
+                                           "the session's first message never came, or "
+                                           "isn't a SessionRequest with a UTF-8 label"));
     }
     if (opened_.has_value()) {
       return End(absl::InvalidArgumentError(

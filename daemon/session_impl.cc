@@ -72,6 +72,10 @@ std::vector<SequenceInfo> SessionImpl::Sequences() const {
 
 absl::StatusOr<OpenedSequence> SessionImpl::OpenSequence(
     const OpenSequenceOptions& options) {
+  if (environment_.limits->draining) {
+    return absl::FailedPreconditionError(
+        "kvtierd is draining: it takes no new sequences until it is started again");
+  }
   {
     MutexLock lock(&mu_);
     if (absl::Status s = CheckRoom(); !s.ok()) return s;
@@ -170,6 +174,13 @@ absl::StatusOr<SequenceId> SessionImpl::Fork(SequenceId id) {
   if (!fork.ok()) return fork.status();
   if (absl::Status s = Insert(*std::move(fork)); !s.ok()) return s;
   return fork_id;
+}
+
+absl::StatusOr<std::vector<tiers::ChunkRef>> SessionImpl::SealedChunks(
+    SequenceId id) const {
+  absl::StatusOr<std::shared_ptr<Sequence>> sequence = Find(id);
+  if (!sequence.ok()) return sequence.status();
+  return (*sequence)->SealedChunks();
 }
 
 absl::Status SessionImpl::Close(SequenceId id) {

@@ -66,6 +66,9 @@ class SessionImpl final : public Session {
   absl::StatusOr<SequenceId> Fork(SequenceId sequence) override;
   absl::Status Close(SequenceId sequence) override;
 
+  // Of one of its sequences, which stay as long as they are referred to. NotFound.
+  absl::StatusOr<std::vector<tiers::ChunkRef>> SealedChunks(SequenceId sequence) const;
+
   // Closes all sequences; the session answers NotFound from now on.
   void CloseAll() ABSL_LOCKS_EXCLUDED(mu_);
   uint64_t unsealed_bytes() const { return unsealed_->used_bytes(); }

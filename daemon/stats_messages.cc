@@ -22,6 +22,7 @@ void FillStats(const Store& store, absl::Time started, v1::StatsResponse* messag
   message->set_daemon_version(kVersion);
   message->set_uptime_seconds(absl::ToInt64Seconds(absl::Now() - started));
   message->set_resident_bytes(ResidentBytes());
+  message->set_draining(store.limits().draining);
   for (const TierStats& stats : store.Tiers()) {
     v1::TierStats* tier = message->add_tiers();
     tier->set_tier(stats.tier);
@@ -32,6 +33,11 @@ void FillStats(const Store& store, absl::Time started, v1::StatsResponse* messag
     tier->set_hit_chunks(stats.hit_chunks);
     tier->set_miss_chunks(stats.miss_chunks);
     tier->set_evicted_chunks(stats.evicted_chunks);
+    for (const TierStats::Eviction& eviction : stats.evictions) {
+      v1::EvictionCount* count = tier->add_evictions();
+      count->set_reason(eviction.reason);
+      count->set_chunks(eviction.chunks);
+    }
     tier->set_written_bytes(stats.written_bytes);
     tier->set_read_bytes(stats.read_bytes);
     tier->set_dropped_pages(stats.dropped_pages);
@@ -50,6 +56,8 @@ void FillStats(const Store& store, absl::Time started, v1::StatsResponse* messag
     one->set_unsealed_bytes(stats.unsealed_bytes);
     one->set_appended_tokens(stats.appended_tokens);
     one->set_retrieve_items(stats.retrieve_items);
+    one->set_pinned_chunks(stats.pinned_chunks);
+    one->set_pinned_bytes(stats.pinned_bytes);
   }
 }
 
@@ -62,6 +70,22 @@ void FillSession(const std::string& space, const SessionInfo& info,
   message->set_age_seconds(info.age_seconds);
   message->set_sequences(info.sequences);
   message->set_unsealed_bytes(info.unsealed_bytes);
+}
+
+void FillModels(const Namespace& space, v1::ListModelsResponse* message) {
+  for (const ModelInfo& info : space.Models()) {
+    v1::ModelInfo* one = message->add_models();
+    one->set_namespace_name(space.name());
+    one->set_label(info.label);
+    one->set_model_digest(info.digest.data(), info.digest.size());
+    one->set_layers(info.layers);
+    one->set_dtype(DTypeName(info.dtype));
+    one->set_chunk_tokens(kChunkTokens);
+    one->set_rows_bytes(info.rows_bytes);
+    one->set_abstract_bytes(info.abstract_bytes);
+    one->set_table_bytes(info.table_bytes);
+    one->set_disk_bytes(info.disk_bytes);
+  }
 }
 
 void FillSequences(const std::string& space, const Session& session,

@@ -19,6 +19,9 @@ void FillStats(const Store& store, absl::Time started, v1::StatsResponse* messag
 void FillSession(const std::string& space, const SessionInfo& info,
                  v1::SessionInfo* message);
 
+// Adds all of the namespace's models.
+void FillModels(const Namespace& space, v1::ListModelsResponse* message);
+
 // Adds all of the session's sequences.
 void FillSequences(const std::string& space, const Session& session,
                    v1::ListSequencesResponse* message);

@@ -84,12 +84,19 @@ class StoreImpl final : public Store {
     host.hit_chunks = counters_.hit_chunks.value();
     host.miss_chunks = counters_.miss_chunks.value();
     host.evicted_chunks = directory.evicted_chunks;
+    constexpr const char* kReasons[tiers::kEvictReasons] = {"room", "asked", "capacity"};
+    for (size_t reason = 0; reason < tiers::kEvictReasons; ++reason) {
+      host.evictions.push_back({kReasons[reason], directory.evicted_for[reason]});
+    }
     host.written_bytes = counters_.written_bytes.value();
     host.read_bytes = counters_.read_bytes.value();
     host.dropped_pages = directory.dropped_pages;
     if (disk_ == nullptr) return {host};
     return {host, Disk(directory)};
   }
+
+  absl::Status Flush() override { return directory_.Flush(); }
+  void StartDraining() override { limits_.draining = true; }
 
   uint64_t Evict(uint64_t bytes) override { return directory_.Evict(bytes); }
 
@@ -128,6 +135,7 @@ class StoreImpl final : public Store {
     disk.pages = stats.pages;
     disk.chunks = stats.chunks;
     disk.evicted_chunks = stats.evicted_chunks;
+    disk.evictions.push_back({"room", stats.evicted_chunks});
     disk.written_bytes = stats.written_bytes;
     disk.read_bytes = stats.read_bytes;
     disk.lost_chunks = stats.lost_chunks;

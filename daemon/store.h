@@ -61,6 +61,20 @@ struct NamespaceStats {
   uint64_t unsealed_bytes = 0;
   uint64_t appended_tokens = 0;
   uint64_t retrieve_items = 0;
+  uint64_t pinned_chunks = 0;
+  uint64_t pinned_bytes = 0;
+};
+
+// What a model's KV costs, for each chunk and all layers.
+struct ModelInfo {
+  std::string label;
+  retrieval::ModelDigest digest{};
+  uint32_t layers = 0;
+  DType dtype = DType::kF32;
+  uint64_t rows_bytes = 0;
+  uint64_t abstract_bytes = 0;
+  uint64_t table_bytes = 0;
+  uint64_t disk_bytes = 0;
 };
 
 struct TierStats {
@@ -72,6 +86,11 @@ struct TierStats {
   uint64_t hit_chunks = 0;
   uint64_t miss_chunks = 0;
   uint64_t evicted_chunks = 0;
+  struct Eviction {
+    std::string reason;  // as admin.proto lists them
+    uint64_t chunks = 0;
+  };
+  std::vector<Eviction> evictions;
   uint64_t written_bytes = 0;
   uint64_t read_bytes = 0;
   // Of chunks that are also on the tier below.
@@ -100,6 +119,14 @@ class Namespace {
   virtual void CloseSession(SessionId id) = 0;
 
   virtual std::vector<std::shared_ptr<Session>> Sessions() const = 0;
+  virtual std::vector<ModelInfo> Models() const = 0;
+
+  // Keeps what an open sequence has sealed until Unpin, whatever becomes of it. Again:
+  // what it has sealed since, too. Returns the bytes. NotFound.
+  virtual absl::StatusOr<uint64_t> Pin(SequenceId sequence) = 0;
+  // 0: everything. Returns how many sequences' pins that were.
+  virtual size_t Unpin(SequenceId sequence) = 0;
+
   virtual NamespaceStats Stats() const = 0;
 };
 
@@ -132,6 +159,13 @@ class Store {
     uint64_t bad_pages = 0;
   };
   virtual absl::StatusOr<VerifyResult> Verify(const std::string& tier) = 0;
+
+  // Returns when all that was sealed before is on disk. Blocking.
+  // FailedPrecondition: there is no disk tier. ResourceExhausted, Unavailable: its
+  // errors.
+  virtual absl::Status Flush() = 0;
+  // Admits no more sessions and sequences, for good.
+  virtual void StartDraining() = 0;
 };
 
 }  // namespace kvtier::daemon

@@ -16,6 +16,8 @@ struct StoreLimits {
   std::atomic<uint32_t> sequences_max{0};       // per session
   std::atomic<uint32_t> sessions_max{0};        // per namespace
   std::atomic<uint32_t> models_max{0};          // per namespace
+  // No more sessions and sequences are admitted. Stays once set.
+  std::atomic<bool> draining{false};
 };
 
 }  // namespace kvtier::daemon

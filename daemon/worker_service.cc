@@ -5,6 +5,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "daemon/convert.h"
+#include "daemon/parsed_call.h"
 #include "daemon/read_call.h"
 #include "daemon/retrieve_call.h"
 #include "daemon/session_call.h"
@@ -23,19 +24,30 @@ ServerUnaryReactor* Reply(CallbackServerContext* call, const absl::Status& statu
   return reactor;
 }
 
-class WorkerService final : public v1::Worker::CallbackService {
+// Those with names in them are parsed here.
+using WorkerMethods = v1::Worker::WithRawCallbackMethod_RegisterModel<
+    v1::Worker::WithRawCallbackMethod_OpenSequence<v1::Worker::CallbackService>>;
+
+class WorkerService final : public WorkerMethods {
  public:
   explicit WorkerService(const WorkerContext& context) : context_(context) {}
 
   ServerUnaryReactor* RegisterModel(CallbackServerContext* call,
-                                    const v1::RegisterModelRequest* request,
-                                    v1::RegisterModelResponse* response) override {
-    absl::StatusOr<retrieval::ModelSpec> model = FromMessage(request->model());
-    if (!model.ok()) return Reply(call, model.status());
-    absl::StatusOr<retrieval::ModelDigest> digest = context_.space->RegisterModel(*model);
-    if (!digest.ok()) return Reply(call, digest.status());
-    response->set_model_digest(digest->data(), digest->size());
-    return Reply(call, absl::OkStatus());
+                                    const grpc::ByteBuffer* bytes,
+                                    grpc::ByteBuffer* reply) override {
+    ServerUnaryReactor* reactor = call->DefaultReactor();
+    auto parsed = ParsedCall<v1::RegisterModelRequest, v1::RegisterModelResponse>::Parse(
+        reactor, *bytes, reply);
+    if (parsed == nullptr) return reactor;
+    absl::StatusOr<retrieval::ModelSpec> model = FromMessage(parsed->request.model());
+    absl::Status status = model.status();
+    if (status.ok()) {
+      auto digest = context_.space->RegisterModel(*model);
+      status = digest.status();
+      if (digest.ok()) parsed->response.set_model_digest(digest->data(), digest->size());
+    }
+    parsed->Finish(status);
+    return reactor;
   }
 
   grpc::ServerBidiReactor<v1::SessionRequest, v1::SessionResponse>* Session(
@@ -44,18 +56,25 @@ class WorkerService final : public v1::Worker::CallbackService {
   }
 
   ServerUnaryReactor* OpenSequence(CallbackServerContext* call,
-                                   const v1::OpenSequenceRequest* request,
-                                   v1::OpenSequenceResponse* response) override {
-    return InSession(call, *request, [=](daemon::Session& session) -> absl::Status {
-      absl::StatusOr<OpenSequenceOptions> options = FromMessage(*request);
+                                   const grpc::ByteBuffer* bytes,
+                                   grpc::ByteBuffer* reply) override {
+    ServerUnaryReactor* reactor = call->DefaultReactor();
+    auto parsed = ParsedCall<v1::OpenSequenceRequest, v1::OpenSequenceResponse>::Parse(
+        reactor, *bytes, reply);
+    if (parsed == nullptr) return reactor;
+    const auto open = [parsed](daemon::Session& session) -> absl::Status {
+      absl::StatusOr<OpenSequenceOptions> options = FromMessage(parsed->request);
       if (!options.ok()) return options.status();
       absl::StatusOr<OpenedSequence> opened = session.OpenSequence(*options);
       if (!opened.ok()) return opened.status();
-      response->set_sequence_id(opened->sequence.value());
-      response->set_cached_tokens(opened->cached_tokens);
-      response->set_exact_tokens(opened->exact_tokens);
+      parsed->response.set_sequence_id(opened->sequence.value());
+      parsed->response.set_cached_tokens(opened->cached_tokens);
+      parsed->response.set_exact_tokens(opened->exact_tokens);
       return absl::OkStatus();
-    });
+    };
+    Run(SessionId(parsed->request.session_id()), open,
+        [parsed](const absl::Status& status) { parsed->Finish(status); });
+    return reactor;
   }
 
   ServerUnaryReactor* Append(CallbackServerContext* call,
@@ -146,19 +165,25 @@ class WorkerService final : public v1::Worker::CallbackService {
   ServerUnaryReactor* InSession(CallbackServerContext* call, const Request& request,
                                 Work work) {
     ServerUnaryReactor* reactor = call->DefaultReactor();
-    const auto run = [this, reactor, &request, work] {
+    Run(SessionId(request.session_id()), work,
+        [reactor](const absl::Status& status) { reactor->Finish(ToGrpcStatus(status)); });
+    return reactor;
+  }
+
+  template <typename Work, typename Finish>
+  void Run(SessionId id, Work work, Finish finish) {
+    const auto run = [this, id, work, finish] {
       absl::StatusOr<std::shared_ptr<daemon::Session>> session =
-          context_.space->FindSession(SessionId(request.session_id()));
-      reactor->Finish(ToGrpcStatus(session.ok() ? work(**session) : session.status()));
+          context_.space->FindSession(id);
+      finish(session.ok() ? work(**session) : session.status());
     };
     if (context_.blocking == nullptr) {
       run();
     } else if (!context_.blocking->TryPost(kBlockingWaitingMax, run)) {
-      reactor->Finish(ToGrpcStatus(absl::ResourceExhaustedError(
+      finish(absl::ResourceExhaustedError(
           absl::StrCat("the daemon is overloaded: ", kBlockingWaitingMax,
-                       " calls wait already; try again later"))));
+                       " calls wait already; try again later")));
     }
-    return reactor;
   }
 
   const WorkerContext context_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <numeric>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/host/checksum.h"
@@ -156,7 +157,7 @@ ChunkRef Directory::CommitOnly(std::unique_ptr<Chunk> chunk, const ChunkRef* par
 
 uint64_t Directory::EvictAll() {
   uint64_t count = 0;
-  while (EvictOne()) ++count;
+  while (EvictOne(EvictReason::kAsked)) ++count;
   return count;
 }
 
@@ -166,14 +167,14 @@ uint64_t Directory::Evict(uint64_t bytes) {
     const uint64_t used = budget_->used_bytes();
     return used < before ? before - used : 0;
   };
-  while (freed() < bytes && EvictOne()) {
+  while (freed() < bytes && EvictOne(EvictReason::kAsked)) {
   }
   return freed();
 }
 
 void Directory::FitBudget() {
   while (budget_->used_bytes() > budget_->capacity_bytes() &&
-         (EvictOne() || DropPages())) {
+         (EvictOne(EvictReason::kCapacity) || DropPages())) {
   }
 }
 
@@ -218,15 +219,17 @@ Directory::VerifyResult Directory::Verify() {
 
 DirectoryStats Directory::Stats() const {
   MutexLock lock(&mu_);
-  return DirectoryStats{.chunks = entries_.size() + lost_.size(),
-                        .pages = pages_,
-                        .evictable_chunks = evictable_.size(),
-                        .evicted_chunks = evicted_,
-                        .duplicate_chunks = duplicates_,
-                        .dropped_pages = dropped_pages_,
-                        .loaded_pages = loaded_pages_,
-                        .writing_chunks = writing_,
-                        .unwritten_chunks = unwritten_};
+  return DirectoryStats{
+      .chunks = entries_.size() + lost_.size(),
+      .pages = pages_,
+      .evictable_chunks = evictable_.size(),
+      .evicted_chunks = std::accumulate(evicted_.begin(), evicted_.end(), uint64_t{0}),
+      .evicted_for = evicted_,
+      .duplicate_chunks = duplicates_,
+      .dropped_pages = dropped_pages_,
+      .loaded_pages = loaded_pages_,
+      .writing_chunks = writing_,
+      .unwritten_chunks = unwritten_};
 }
 
 uint64_t Directory::ChunkCount(NamespaceIndex space) const {
@@ -290,13 +293,13 @@ void Directory::ReleaseLocked(Entry* entry, std::vector<std::unique_ptr<Chunk>>*
   if (entry->children == 0) MaybeEvictable(entry, dropped);
 }
 
-bool Directory::EvictOne() {
+bool Directory::EvictOne(EvictReason reason) {
   std::vector<std::unique_ptr<Chunk>> dropped;
   MutexLock lock(&mu_);
   if (evictable_.empty()) return false;
   Entry* coldest = evictable_.begin()->second;
   evictable_.erase(evictable_.begin());
-  ++evicted_;
+  ++evicted_[static_cast<size_t>(reason)];
   if (Entry* parent = Remove(coldest, &dropped)) MaybeEvictable(parent, &dropped);
   return true;
 }

@@ -28,6 +28,7 @@
 #ifndef KVTIER_TIERS_DIRECTORY_H_
 #define KVTIER_TIERS_DIRECTORY_H_
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -120,11 +121,17 @@ class PagePins {
   uint64_t bytes_ = 0;  // of directory_'s pinned_bytes_
 };
 
+// What a chunk was evicted for: memory was needed, an operator asked, the budget was
+// lowered.
+enum class EvictReason : uint8_t { kRoom, kAsked, kCapacity };
+inline constexpr size_t kEvictReasons = 3;
+
 struct DirectoryStats {
   uint64_t chunks = 0;
   uint64_t pages = 0;
   uint64_t evictable_chunks = 0;
   uint64_t evicted_chunks = 0;
+  std::array<uint64_t, kEvictReasons> evicted_for{};  // [reason]
   uint64_t duplicate_chunks = 0;  // commits that found their name taken
   uint64_t dropped_pages = 0;     // of chunks that are on disk
   uint64_t loaded_pages = 0;      // from disk
@@ -183,6 +190,10 @@ class Directory {
   // Unavailable, ResourceExhausted: the disk's.
   absl::Status AwaitWritten(absl::Span<const ChunkRef> chunks) ABSL_LOCKS_EXCLUDED(mu_);
 
+  // Returns when all that was committed before is on disk, or its write has failed again.
+  // Blocking. Errors: AwaitWritten's.
+  absl::Status Flush() ABSL_LOCKS_EXCLUDED(mu_);
+
   // Puts a named, complete chunk in the directory. If its name is taken, `chunk` is
   // dropped and the chunk that came first is referred to instead.
   //   parent: the chunk before it in its sequence; null for a sequence's first
@@ -223,7 +234,7 @@ class Directory {
   // Evicts, drops pages, or waits for a write; false if nothing of that is possible.
   bool MakeRoom() ABSL_LOCKS_EXCLUDED(mu_);
   // Evicts the coldest; false if nothing may go.
-  bool EvictOne() ABSL_LOCKS_EXCLUDED(mu_);
+  bool EvictOne(EvictReason reason) ABSL_LOCKS_EXCLUDED(mu_);
   // Drops some pages that are cold and on disk; false if there are none.
   bool DropPages() ABSL_LOCKS_EXCLUDED(mu_);
   // False if no write is under way.
@@ -238,6 +249,8 @@ class Directory {
   void EndPins(uint64_t bytes) ABSL_LOCKS_EXCLUDED(mu_);
   // Counts a reference that lasts until FinishWrite.
   void QueueWrite(Entry* entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Queues a write that failed, and those before it.
+  void RetryWrite(Entry* entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void StartWrites() ABSL_LOCKS_EXCLUDED(write_order_mu_, mu_);
   void FinishWrite(Entry* entry, absl::StatusOr<DiskChunk> written)
       ABSL_LOCKS_EXCLUDED(mu_);
@@ -283,7 +296,7 @@ class Directory {
   std::vector<uint64_t> chunks_of_space_ ABSL_GUARDED_BY(mu_);
   uint64_t clock_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t pages_ ABSL_GUARDED_BY(mu_) = 0;
-  uint64_t evicted_ ABSL_GUARDED_BY(mu_) = 0;
+  std::array<uint64_t, kEvictReasons> evicted_ ABSL_GUARDED_BY(mu_) = {};
   uint64_t duplicates_ ABSL_GUARDED_BY(mu_) = 0;
   std::deque<Entry*> to_write_ ABSL_GUARDED_BY(mu_);
   // Entries whose chunk is on disk, in any order, and where DropPages goes on.

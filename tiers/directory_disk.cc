@@ -84,7 +84,9 @@ void Directory::EndPins(uint64_t bytes) {
   pins_changed_.SignalAll();
 }
 
-bool Directory::MakeRoom() { return EvictOne() || DropPages() || AwaitAnyWrite(); }
+bool Directory::MakeRoom() {
+  return EvictOne(EvictReason::kRoom) || DropPages() || AwaitAnyWrite();
+}
 
 bool Directory::DropPages() {
   std::vector<Slot> dropped;  // freed after the lock is gone
@@ -188,19 +190,53 @@ absl::Status Directory::AwaitWritten(absl::Span<const ChunkRef> chunks) {
             "an anonymous sequence can't be found after a restart, so it is not "
             "written: seal it without `durable`");
       }
-      if (chunk.entry_->write != Entry::Write::kFailed) continue;
-      --unwritten_;
-      QueueWrite(chunk.entry_);
+      RetryWrite(chunk.entry_);
     }
   }
   StartWrites();
+  absl::Status first_error;
   MutexLock lock(&mu_);
   for (const ChunkRef& chunk : chunks) {
-    while (chunk.entry_->write == Entry::Write::kUnderWay) write_finished_.Wait(&mu_);
-    if (chunk.entry_->write == Entry::Write::kFailed) return chunk.entry_->write_error;
-    if (chunk->disk_lost()) return Lost("what was written doesn't verify any more");
+    const Entry& entry = *chunk.entry_;
+    while (entry.write == Entry::Write::kUnderWay) write_finished_.Wait(&mu_);
+    if (entry.write == Entry::Write::kFailed) {
+      first_error.Update(entry.write_error);
+    } else if (chunk->disk_lost()) {
+      first_error.Update(Lost("what was written doesn't verify any more"));
+    }
   }
-  return absl::OkStatus();
+  return first_error;
+}
+
+void Directory::RetryWrite(Entry* entry) {
+  std::vector<Entry*> failed;
+  for (; entry != nullptr && entry->write == Entry::Write::kFailed;
+       entry = entry->parent) {
+    failed.push_back(entry);
+  }
+  // Parents first: the disk tier wants them so.
+  for (auto next = failed.rbegin(); next != failed.rend(); ++next) {
+    --unwritten_;
+    QueueWrite(*next);
+  }
+}
+
+absl::Status Directory::Flush() {
+  if (disk_ == nullptr) {
+    return absl::FailedPreconditionError(
+        "this daemon has no disk tier: configure [disk] directory");
+  }
+  std::vector<ChunkRef> chunks;
+  {
+    MutexLock lock(&mu_);
+    for (const auto& [name, entry] : entries_) {
+      if (entry->sharing == Sharing::kPrivate) continue;
+      if (entry->write == Entry::Write::kNone) continue;
+      AddReferenceLocked(entry.get());
+      chunks.push_back(ChunkRef(this, entry.get()));
+    }
+  }
+  return AwaitWritten(chunks);
 }
 
 // Reading.

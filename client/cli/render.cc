@@ -1,7 +1,10 @@
 #include "client/cli/render.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "client/cli/json.h"
 #include "client/cli/table.h"
 
@@ -14,6 +17,7 @@ void WriteStats(const client::Stats& stats, JsonWriter* json) {
   json->Field("daemon_version", stats.daemon_version);
   json->Field("uptime_seconds", stats.uptime_seconds);
   json->Field("resident_bytes", stats.resident_bytes);
+  json->Field("draining", uint64_t{stats.draining});
   json->BeginArray("tiers");
   for (const client::TierStats& tier : stats.tiers) {
     json->BeginObject();
@@ -30,6 +34,11 @@ void WriteStats(const client::Stats& stats, JsonWriter* json) {
     json->Field("dropped_pages", tier.dropped_pages);
     json->Field("lost_chunks", tier.lost_chunks);
     json->Field("unwritten_chunks", tier.unwritten_chunks);
+    json->BeginObject("evictions");
+    for (const client::TierStats::Eviction& one : tier.evictions) {
+      json->Field(one.reason.c_str(), one.chunks);
+    }
+    json->EndObject();
     json->BeginArray("complaints");
     for (const std::string& one : tier.complaints) json->Item(one);
     json->EndArray();
@@ -47,6 +56,8 @@ void WriteStats(const client::Stats& stats, JsonWriter* json) {
     json->Field("unsealed_bytes", space.unsealed_bytes);
     json->Field("appended_tokens", space.appended_tokens);
     json->Field("retrieve_items", space.retrieve_items);
+    json->Field("pinned_chunks", space.pinned_chunks);
+    json->Field("pinned_bytes", space.pinned_bytes);
     json->EndObject();
   }
   json->EndArray();
@@ -89,6 +100,18 @@ Totals Sum(const client::Stats& stats) {
   return sum;
 }
 
+struct ModelCost {
+  uint64_t tokens = 0, host_bytes = 0, abstract_bytes = 0, disk_bytes = 0;
+};
+
+ModelCost CostOf(const client::ModelInfo& model, uint64_t tokens) {
+  const uint64_t unit = std::max<uint32_t>(1, model.chunk_tokens);
+  const uint64_t chunks = tokens == 0 ? 1 : (tokens + unit - 1) / unit;
+  return {chunks * unit,
+          chunks * (model.rows_bytes + model.abstract_bytes + model.table_bytes),
+          chunks * model.abstract_bytes, chunks * model.disk_bytes};
+}
+
 constexpr char kWatchFormat[] = "%10s %10s %10s %10s %9s %10s %12s %12s\n";
 
 }  // namespace
@@ -97,7 +120,8 @@ std::string StatusTables(const client::Stats& stats,
                          const std::vector<client::SessionInfo>& sessions) {
   std::string text = StrCat("kvtierd ", stats.daemon_version, ", up ",
                             HumanSeconds(stats.uptime_seconds), ", resident ",
-                            HumanBytes(stats.resident_bytes), "\n\n");
+                            HumanBytes(stats.resident_bytes),
+                            stats.draining ? ", draining" : "", "\n\n");
   Table tiers({"tier", "capacity", "used", "pages", "chunks", "hits", "misses", "evicted",
                "dropped", "lost", "written", "read"});
   for (const client::TierStats& tier : stats.tiers) {
@@ -107,15 +131,23 @@ std::string StatusTables(const client::Stats& stats,
                StrCat(tier.dropped_pages), StrCat(tier.lost_chunks),
                HumanBytes(tier.written_bytes), HumanBytes(tier.read_bytes)});
   }
-  Table spaces({"namespace", "models", "sessions", "sequences", "chunks", "unsealed",
-                "tokens appended", "items retrieved"});
+  Table spaces({"namespace", "models", "sessions", "sequences", "chunks", "pinned",
+                "unsealed", "tokens appended", "items retrieved"});
   for (const client::NamespaceStats& space : stats.namespaces) {
     spaces.Add({space.name, StrCat(space.models), StrCat(space.sessions),
                 StrCat(space.sequences), StrCat(space.chunks),
-                HumanBytes(space.unsealed_bytes), StrCat(space.appended_tokens),
-                StrCat(space.retrieve_items)});
+                HumanBytes(space.pinned_bytes), HumanBytes(space.unsealed_bytes),
+                StrCat(space.appended_tokens), StrCat(space.retrieve_items)});
   }
   absl::StrAppend(&text, tiers.Text(), "\n");
+  for (const client::TierStats& tier : stats.tiers) {
+    if (tier.evicted_chunks == 0) continue;
+    std::vector<std::string> reasons;
+    for (const client::TierStats::Eviction& one : tier.evictions) {
+      if (one.chunks > 0) reasons.push_back(StrCat(one.chunks, " for ", one.reason));
+    }
+    absl::StrAppend(&text, tier.tier, ": evicted ", absl::StrJoin(reasons, ", "), "\n\n");
+  }
   for (const client::TierStats& tier : stats.tiers) {
     for (const std::string& one : tier.complaints) {
       absl::StrAppend(&text, tier.tier, ": ", one, "\n");
@@ -181,6 +213,46 @@ std::string SequencesJson(const std::vector<client::SequenceInfo>& sequences) {
     json.Field("sealed_tokens", info.sealed_tokens);
     json.Field("tail_tokens", info.tail_tokens);
     json.Field("cached_tokens", info.cached_tokens);
+    json.EndObject();
+  }
+  json.EndArray();
+  json.EndObject();
+  return json.text() + "\n";
+}
+
+std::string ModelsTable(const std::vector<client::ModelInfo>& models, uint64_t tokens) {
+  Table table({"namespace", "model", "digest", "layers", "dtype", "tokens", "host",
+               "of it abstracts", "disk"});
+  for (const client::ModelInfo& model : models) {
+    const ModelCost cost = CostOf(model, tokens);
+    table.Add({model.namespace_name, model.label, model.digest.substr(0, 12),
+               StrCat(model.layers), model.dtype, StrCat(cost.tokens),
+               HumanBytes(cost.host_bytes), HumanBytes(cost.abstract_bytes),
+               HumanBytes(cost.disk_bytes)});
+  }
+  return table.Text();
+}
+
+std::string ModelsJson(const std::vector<client::ModelInfo>& models, uint64_t tokens) {
+  JsonWriter json;
+  json.BeginObject();
+  json.BeginArray("models");
+  for (const client::ModelInfo& model : models) {
+    const ModelCost cost = CostOf(model, tokens);
+    json.BeginObject();
+    json.Field("namespace_name", model.namespace_name);
+    json.Field("label", model.label);
+    json.Field("model_digest", model.digest);
+    json.Field("layers", uint64_t{model.layers});
+    json.Field("dtype", model.dtype);
+    json.Field("chunk_tokens", uint64_t{model.chunk_tokens});
+    json.Field("rows_bytes", model.rows_bytes);
+    json.Field("abstract_bytes", model.abstract_bytes);
+    json.Field("table_bytes", model.table_bytes);
+    json.Field("disk_bytes", model.disk_bytes);
+    json.Field("size_tokens", cost.tokens);
+    json.Field("size_host_bytes", cost.host_bytes);
+    json.Field("size_disk_bytes", cost.disk_bytes);
     json.EndObject();
   }
   json.EndArray();

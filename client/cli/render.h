@@ -24,6 +24,10 @@ std::string SessionsJson(const std::vector<client::SessionInfo>& sessions);
 std::string SequencesTable(const std::vector<client::SequenceInfo>& sequences);
 std::string SequencesJson(const std::vector<client::SequenceInfo>& sequences);
 
+// What `tokens` tokens of each model cost in each tier; 0: one chunk.
+std::string ModelsTable(const std::vector<client::ModelInfo>& models, uint64_t tokens);
+std::string ModelsJson(const std::vector<client::ModelInfo>& models, uint64_t tokens);
+
 // One line of `watch`; `before` is null for the first.
 std::string WatchHeader();
 std::string WatchLine(const client::Stats& stats, const client::Stats* before);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "client/cpp/channel.h"
 #include "client/cpp/stream_call.h"
 #include "kvtier/v1/admin.grpc.pb.h"
@@ -14,6 +15,10 @@ using WatchStream =
     ReadStream<grpc::ClientReadReactor<v1::StatsResponse>, v1::StatsResponse>;
 
 TierStats FromMessage(const v1::TierStats& tier) {
+  std::vector<TierStats::Eviction> evictions;
+  for (const v1::EvictionCount& count : tier.evictions()) {
+    evictions.push_back({count.reason(), count.chunks()});
+  }
   return {.tier = tier.tier(),
           .capacity_bytes = tier.capacity_bytes(),
           .used_bytes = tier.used_bytes(),
@@ -27,7 +32,8 @@ TierStats FromMessage(const v1::TierStats& tier) {
           .dropped_pages = tier.dropped_pages(),
           .lost_chunks = tier.lost_chunks(),
           .unwritten_chunks = tier.unwritten_chunks(),
-          .complaints = {tier.complaints().begin(), tier.complaints().end()}};
+          .complaints = {tier.complaints().begin(), tier.complaints().end()},
+          .evictions = std::move(evictions)};
 }
 
 NamespaceStats FromMessage(const v1::NamespaceStats& space) {
@@ -38,7 +44,9 @@ NamespaceStats FromMessage(const v1::NamespaceStats& space) {
           .chunks = space.chunks(),
           .unsealed_bytes = space.unsealed_bytes(),
           .appended_tokens = space.appended_tokens(),
-          .retrieve_items = space.retrieve_items()};
+          .retrieve_items = space.retrieve_items(),
+          .pinned_chunks = space.pinned_chunks(),
+          .pinned_bytes = space.pinned_bytes()};
 }
 
 Stats FromMessage(const v1::StatsResponse& message) {
@@ -46,6 +54,7 @@ Stats FromMessage(const v1::StatsResponse& message) {
   stats.daemon_version = message.daemon_version();
   stats.uptime_seconds = message.uptime_seconds();
   stats.resident_bytes = message.resident_bytes();
+  stats.draining = message.draining();
   for (const v1::TierStats& tier : message.tiers()) {
     stats.tiers.push_back(FromMessage(tier));
   }
@@ -75,6 +84,19 @@ SessionInfo FromMessage(const v1::SessionInfo& info) {
           .age_seconds = info.age_seconds(),
           .sequences = info.sequences(),
           .unsealed_bytes = info.unsealed_bytes()};
+}
+
+ModelInfo FromMessage(const v1::ModelInfo& info) {
+  return {.namespace_name = info.namespace_name(),
+          .label = info.label(),
+          .digest = absl::BytesToHexString(info.model_digest()),
+          .layers = info.layers(),
+          .dtype = info.dtype(),
+          .chunk_tokens = info.chunk_tokens(),
+          .rows_bytes = info.rows_bytes(),
+          .abstract_bytes = info.abstract_bytes(),
+          .table_bytes = info.table_bytes(),
+          .disk_bytes = info.disk_bytes()};
 }
 
 class GrpcAdminClient final : public AdminClient {
@@ -137,6 +159,51 @@ class GrpcAdminClient final : public AdminClient {
       result.push_back(FromMessage(info));
     }
     return result;
+  }
+
+  absl::StatusOr<std::vector<ModelInfo>> ListModels(
+      const std::string& namespace_name) override {
+    v1::ListModelsRequest request;
+    request.set_namespace_name(namespace_name);
+    v1::ListModelsResponse response;
+    absl::Status status = Call(&v1::Admin::Stub::ListModels, request, &response);
+    if (!status.ok()) return status;
+    std::vector<ModelInfo> result;
+    for (const v1::ModelInfo& info : response.models()) {
+      result.push_back(FromMessage(info));
+    }
+    return result;
+  }
+
+  absl::StatusOr<uint64_t> Pin(const std::string& namespace_name,
+                               uint64_t sequence) override {
+    v1::PinRequest request;
+    request.set_namespace_name(namespace_name);
+    request.set_sequence_id(sequence);
+    v1::PinResponse response;
+    absl::Status status = Call(&v1::Admin::Stub::Pin, request, &response);
+    if (!status.ok()) return status;
+    return response.pinned_bytes();
+  }
+
+  absl::Status Unpin(const std::string& namespace_name, uint64_t sequence) override {
+    v1::UnpinRequest request;
+    request.set_namespace_name(namespace_name);
+    request.set_sequence_id(sequence);
+    v1::UnpinResponse response;
+    return Call(&v1::Admin::Stub::Unpin, request, &response);
+  }
+
+  absl::Status Flush() override {
+    v1::FlushResponse response;
+    return Call(&v1::Admin::Stub::Flush, v1::FlushRequest(), &response, absl::Hours(1));
+  }
+
+  absl::Status Drain(absl::Duration patience) override {
+    v1::DrainRequest request;
+    request.set_deadline_ms(static_cast<uint32_t>(absl::ToInt64Milliseconds(patience)));
+    v1::DrainResponse response;
+    return Call(&v1::Admin::Stub::Drain, request, &response, patience + absl::Hours(1));
   }
 
   absl::StatusOr<uint64_t> Evict(uint64_t bytes) override {

@@ -38,6 +38,11 @@ struct TierStats {
   uint64_t lost_chunks = 0;
   uint64_t unwritten_chunks = 0;
   std::vector<std::string> complaints;
+  struct Eviction {
+    std::string reason;
+    uint64_t chunks = 0;
+  };
+  std::vector<Eviction> evictions;
 };
 
 struct NamespaceStats {
@@ -49,6 +54,8 @@ struct NamespaceStats {
   uint64_t unsealed_bytes = 0;
   uint64_t appended_tokens = 0;
   uint64_t retrieve_items = 0;
+  uint64_t pinned_chunks = 0;
+  uint64_t pinned_bytes = 0;
 };
 
 struct Stats {
@@ -57,6 +64,7 @@ struct Stats {
   uint64_t resident_bytes = 0;
   std::vector<TierStats> tiers;
   std::vector<NamespaceStats> namespaces;
+  bool draining = false;
 };
 
 struct SequenceInfo {
@@ -79,6 +87,20 @@ struct SessionInfo {
   uint64_t age_seconds = 0;
   uint32_t sequences = 0;
   uint64_t unsealed_bytes = 0;
+};
+
+// Bytes are of one chunk, at all layers.
+struct ModelInfo {
+  std::string namespace_name;
+  std::string label;
+  std::string digest;  // in hexadecimal
+  uint32_t layers = 0;
+  std::string dtype;
+  uint32_t chunk_tokens = 0;
+  uint64_t rows_bytes = 0;
+  uint64_t abstract_bytes = 0;
+  uint64_t table_bytes = 0;
+  uint64_t disk_bytes = 0;
 };
 
 struct Verified {
@@ -105,6 +127,19 @@ class AdminClient {
       const std::string& namespace_name) = 0;
   virtual absl::StatusOr<std::vector<SessionInfo>> ListSessions(
       const std::string& namespace_name) = 0;
+
+  virtual absl::StatusOr<std::vector<ModelInfo>> ListModels(
+      const std::string& namespace_name) = 0;
+
+  // Keeps what an open sequence has sealed; returns its bytes. Empty namespace: any.
+  virtual absl::StatusOr<uint64_t> Pin(const std::string& namespace_name,
+                                       uint64_t sequence) = 0;
+  // 0: all that is pinned.
+  virtual absl::Status Unpin(const std::string& namespace_name, uint64_t sequence) = 0;
+  // Returns when all that was sealed is on disk; its deadline is an hour.
+  virtual absl::Status Flush() = 0;
+  // Admits nothing new, waits that long for the sessions to end, and flushes.
+  virtual absl::Status Drain(absl::Duration patience) = 0;
 
   // Evicts what nobody uses from host memory; 0: all of it. Returns the bytes freed.
   virtual absl::StatusOr<uint64_t> Evict(uint64_t bytes) = 0;

@@ -4,12 +4,16 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
+
+#include <fstream>
 
 #include "client/cli/json.h"
 #include "client/cli/render.h"
 #include "client/cli/table.h"
 #include "client/cpp/client.h"
 #include "tests/daemon/kvtierd_process.h"
+#include "tests/daemon/test_model.h"
 
 namespace kvtier::cli {
 namespace {
@@ -93,6 +97,147 @@ TEST(Kvtierctl, ShowsARunningDaemon) {
               HasSubstr("{\"freed_bytes\": 0}"));
   EXPECT_THAT(run({"verify"}), HasSubstr("0 pages read, 0 bad"));
   EXPECT_THAT(run({"watch", "--count", "2", "--interval", "0.1"}), HasSubstr("+tokens"));
+}
+
+std::string Output(ChildProcess& process) {
+  std::string text;
+  for (std::string line = process.ReadLine(); !line.empty(); line = process.ReadLine()) {
+    text += line + "\n";
+  }
+  return text;
+}
+
+// A daemon with a disk tier and one sequence of two chunks, and kvtierctl's answers.
+class Steering : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    daemon_ = std::make_unique<KvtierdProcess>("[disk]\ndirectory = \"" + disk_.path() +
+                                               "/disk\"\n");
+    ASSERT_TRUE(daemon_->ready());
+    auto client = client::Client::Connect({.socket = daemon_->socket()});
+    ASSERT_TRUE(client.ok()) << client.status();
+    client_ = *std::move(client);
+    auto opened = testing::OpenTestSequence(*client_, testing::TestTokens(128));
+    ASSERT_TRUE(opened.ok()) << opened.status();
+    sequence_ = opened->sequence;
+    ASSERT_TRUE(testing::AppendAll(*client_, sequence_, 0, 128).ok());
+  }
+
+  // `code`: the exit code that is expected
+  std::string Ctl(std::vector<std::string> arguments, int code = 0) {
+    arguments.insert(arguments.begin(),
+                     {KVTIERCTL_PATH, "--json", "--socket", daemon_->admin_socket()});
+    ChildProcess process(arguments);
+    const std::string text = Output(process);
+    EXPECT_EQ(process.Wait(), code) << arguments[4];
+    return text;
+  }
+
+  testing::TempDir disk_;
+  std::unique_ptr<KvtierdProcess> daemon_;
+  std::unique_ptr<client::Client> client_;
+  SequenceId sequence_;
+};
+
+TEST_F(Steering, PinnedChunksStayUntilTheyAreUnpinned) {
+  const std::string number = std::to_string(sequence_.value());
+  EXPECT_THAT(Ctl({"pin", number}), HasSubstr("\"pinned_bytes\": "));
+  ASSERT_TRUE(client_->Close(sequence_).ok());
+  EXPECT_THAT(Ctl({"status"}), HasSubstr("\"pinned_chunks\": 2"));
+  EXPECT_THAT(Ctl({"flush"}), HasSubstr("{}"));
+  EXPECT_THAT(Ctl({"evict"}), HasSubstr("{\"freed_bytes\": 0}"));
+  Ctl({"unpin", "4711"}, 1);
+  Ctl({"unpin", number});
+  EXPECT_THAT(Ctl({"evict"}), ::testing::Not(HasSubstr("\"freed_bytes\": 0")));
+  EXPECT_THAT(Ctl({"status"}), HasSubstr("\"asked\": 2"));
+  Ctl({"pin", number}, 1);
+  Ctl({"unpin"});  // all of nothing
+}
+
+TEST_F(Steering, FlushedChunksAreOnDisk) {
+  Ctl({"flush"});
+  EXPECT_THAT(Ctl({"status"}), HasSubstr("\"tier\": \"disk\""));
+  EXPECT_THAT(Ctl({"verify", "--tier", "disk"}), HasSubstr("\"bad_pages\": 0"));
+  EXPECT_THAT(Ctl({"verify", "--tier", "disk"}),
+              ::testing::Not(HasSubstr("\"pages\": 0,")));
+}
+
+TEST_F(Steering, DrainingAdmitsNothingNewAndEndsWithTheLastSession) {
+  Ctl({"drain", "--wait", "0"}, 1);  // a session is open
+  EXPECT_THAT(Ctl({"status"}), HasSubstr("\"draining\": 1"));
+  EXPECT_EQ(testing::OpenTestSequence(*client_, testing::TestTokens(64)).status().code(),
+            absl::StatusCode::kFailedPrecondition);
+  auto other = client::Client::Connect({.socket = daemon_->socket()});
+  EXPECT_EQ(other.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(other.status().message()), HasSubstr("draining"));
+  EXPECT_TRUE(client_->Seal(sequence_, false).ok()) << "what is open goes on";
+  client_.reset();
+  Ctl({"drain", "--wait", "20"});
+}
+
+TEST_F(Steering, ADrainUnderWayDoesNotHoldUpTheStop) {
+  ChildProcess drain(
+      {KVTIERCTL_PATH, "--socket", daemon_->admin_socket(), "drain", "--wait", "600"});
+  while (Ctl({"status"}).find("\"draining\": 1") == std::string::npos) {
+  }
+  daemon_->process().Signal(SIGTERM);
+  EXPECT_EQ(daemon_->process().Wait(absl::Seconds(10)), 0);
+  EXPECT_EQ(drain.Wait(), 3);
+}
+
+TEST_F(Steering, ModelSaysWhatAContextCosts) {
+  const std::string chunk = Ctl({"model"});
+  EXPECT_THAT(chunk, HasSubstr("\"size_tokens\": 64"));
+  const std::string more = Ctl({"model", "--size", "1000"});
+  EXPECT_THAT(more, HasSubstr("\"size_tokens\": 1024"));
+  EXPECT_THAT(more, HasSubstr("\"dtype\": \"f32\""));
+  const auto number = [](const std::string& json, const std::string& key) {
+    const size_t at = json.find("\"" + key + "\": ");
+    return at == std::string::npos ? 0 : std::stoull(json.substr(at + key.size() + 4));
+  };
+  EXPECT_EQ(number(more, "size_host_bytes"), 16 * number(chunk, "size_host_bytes"));
+  EXPECT_EQ(number(more, "size_disk_bytes"), 16 * number(chunk, "disk_bytes"));
+  EXPECT_GT(number(chunk, "disk_bytes"), number(chunk, "rows_bytes"));
+  Ctl({"model", "--namespace", "nobody"}, 1);
+}
+
+TEST(Kvtierctl, WithoutADiskThereIsNothingToFlush) {
+  KvtierdProcess daemon;
+  ASSERT_TRUE(daemon.ready());
+  ChildProcess flush({KVTIERCTL_PATH, "--socket", daemon.admin_socket(), "flush"});
+  EXPECT_EQ(flush.Wait(), 1);
+  ChildProcess drain({KVTIERCTL_PATH, "--socket", daemon.admin_socket(), "drain"});
+  EXPECT_EQ(drain.Wait(), 0);
+}
+
+TEST(Kvtierctl, TheDoctorSaysWhatToDo) {
+  testing::TempDir dir;
+  ChildProcess well({KVTIERCTL_PATH, "doctor", "--json", "--runtime-dir", dir.path(),
+                     "--disk", dir.path() + "/disk"});
+  const std::string text = Output(well);
+  EXPECT_EQ(well.Wait(), 0) << text;
+  for (const char* what : {"io_uring", "O_DIRECT", "memlock", "huge pages", "CUDA",
+                           "sockets", "free space", "disk directory"}) {
+    EXPECT_THAT(text, HasSubstr("\"what\": \"" + std::string(what) + "\""));
+  }
+  std::ofstream(dir.path() + "/file") << "no directory";
+  ChildProcess ill({KVTIERCTL_PATH, "doctor", "--runtime-dir", dir.path(), "--disk",
+                    dir.path() + "/file/disk"});
+  EXPECT_THAT(Output(ill), HasSubstr("is no directory: choose another"));
+  EXPECT_EQ(ill.Wait(), 1);
+}
+
+TEST(Kvtierctl, CompletesCommandsAndOptionsInBash) {
+  const auto complete = [](const std::string& words, int position) {
+    ChildProcess bash({"/bin/bash", "-c",
+                       "source <(" KVTIERCTL_PATH " completion); COMP_WORDS=(" + words +
+                           "); COMP_CWORD=" + std::to_string(position) +
+                           "; _kvtierctl; echo \"${COMPREPLY[*]}\""});
+    return bash.ReadLine();
+  };
+  EXPECT_EQ(complete("kvtierctl dr", 1), "drain");
+  EXPECT_EQ(complete("kvtierctl --json evict --b", 3), "--bytes");
+  EXPECT_EQ(complete("kvtierctl model --s", 2), "--size --socket");
 }
 
 TEST(Kvtierctl, ExitCodeSaysWhatHappened) {

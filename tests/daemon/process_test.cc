@@ -220,11 +220,13 @@ TEST(Kvtierd, SaysWhatThisVersionDoesNotServe) {
   KvtierdProcess daemon;
   ASSERT_TRUE(daemon.ready());
   auto admin = v1::Admin::NewStub(testing::RawChannel(daemon.admin_socket()));
-  grpc::ClientContext pin_context;
-  v1::PinResponse pinned;
-  const grpc::Status pin = admin->Pin(&pin_context, v1::PinRequest(), &pinned);
-  EXPECT_EQ(pin.error_code(), grpc::StatusCode::UNIMPLEMENTED);
-  EXPECT_EQ(pin.error_message(), "Pin is specified but not served by this version");
+  grpc::ClientContext quota_context;
+  v1::SetQuotaResponse response;
+  const grpc::Status quota =
+      admin->SetQuota(&quota_context, v1::SetQuotaRequest(), &response);
+  EXPECT_EQ(quota.error_code(), grpc::StatusCode::UNIMPLEMENTED);
+  EXPECT_EQ(quota.error_message(),
+            "SetQuota is specified but not served by this version");
   auto worker = v1::Worker::NewStub(testing::RawChannel(daemon.socket()));
   grpc::ClientContext prefetch_context;
   v1::PrefetchResponse prefetched;
