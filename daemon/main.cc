@@ -21,6 +21,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
@@ -150,7 +152,12 @@ int Serve(const CommandLine& command_line, const Config& started) {
   std::printf("kvtierd %s ready: %s\n", kVersion, ready.c_str());
   std::fflush(stdout);
   ServiceManager manager;
-  manager.Ready(ready, LivenessCheck(started.runtime_dir + "/admin.sock"));
+  std::vector<std::string> worker_sockets;
+  for (const NamespaceConfig& space : started.namespaces) {
+    worker_sockets.push_back(absl::StrCat(started.runtime_dir, "/", space.name, ".sock"));
+  }
+  manager.Ready(ready, LivenessCheck(started.runtime_dir + "/admin.sock",
+                                     std::move(worker_sockets)));
 
   Config config = started;
   const int signal_number =

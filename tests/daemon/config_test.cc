@@ -179,6 +179,10 @@ TEST(Config, RefusesWrongNamespaces) {
   EXPECT_THAT(Error("[[namespace]]\nsocket_mode = \"0060\"\n"), HasSubstr("owner"));
 }
 
+TEST(Config, RefusesWhatIsNotUtf8) {
+  EXPECT_THAT(Error("[[namespace]]\nname = \"\xff\"\n"), HasSubstr("test.toml:2"));
+}
+
 TEST(Config, RefusesWhatIsNotToml) {
   EXPECT_THAT(Error("[host\n"), HasSubstr("test.toml:1"));
 }
