@@ -63,10 +63,9 @@ class ReadStream : public Reactor {
   grpc::Status End() {
     context_.TryCancel();
     absl::MutexLock lock(&mu_);
-    if (!over_ && has_message_) {  // no read is under way that would drop the hold
-      over_ = true;
-      this->RemoveHold();
-    }
+    ending_ = true;
+    // Else a read is under way, and drops the hold however it ends.
+    if (!over_ && has_message_) LetGo();
     mu_.Await(absl::Condition(&done_));
     return status_;
   }
@@ -82,12 +81,11 @@ class ReadStream : public Reactor {
 
   void OnReadDone(bool ok) override {
     absl::MutexLock lock(&mu_);
-    if (ok) {
+    if (ok && !ending_) {
       has_message_ = true;
       return;
     }
-    over_ = true;
-    this->RemoveHold();
+    LetGo();
   }
 
   void OnDone(const grpc::Status& status) override {
@@ -97,6 +95,11 @@ class ReadStream : public Reactor {
   }
 
  protected:
+  // No read is under way any more, and none will be.
+  void LetGo() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    over_ = true;
+    this->RemoveHold();
+  }
   bool CanRead() const ABSL_SHARED_LOCKS_REQUIRED(mu_) { return has_message_ || done_; }
 
   mutable absl::Mutex mu_;
@@ -105,6 +108,7 @@ class ReadStream : public Reactor {
   bool done_ ABSL_GUARDED_BY(mu_) = false;
 
  private:
+  bool ending_ ABSL_GUARDED_BY(mu_) = false;
   bool has_message_ ABSL_GUARDED_BY(mu_) = false;
   grpc::Status status_ ABSL_GUARDED_BY(mu_);
   // gRPC's while a read is under way, else guarded by mu_.
