@@ -181,23 +181,14 @@ class AdminService final : public AdminMethods {
 
   ServerUnaryReactor* Flush(CallbackServerContext* call, const v1::FlushRequest*,
                             v1::FlushResponse*) override {
-    ServerUnaryReactor* reactor = call->DefaultReactor();
-    absl::Status started = working_.Start(
-        [this, reactor] { reactor->Finish(ToGrpcStatus(store_->Flush())); });
-    if (!started.ok()) reactor->Finish(ToGrpcStatus(started));
-    return reactor;
+    return OnThread(call, [this] { return store_->Flush(); });
   }
 
   ServerUnaryReactor* Drain(CallbackServerContext* call, const v1::DrainRequest* request,
                             v1::DrainResponse*) override {
     store_->StartDraining();
-    ServerUnaryReactor* reactor = call->DefaultReactor();
     const absl::Time deadline = absl::Now() + absl::Milliseconds(request->deadline_ms());
-    absl::Status started = working_.Start([this, reactor, deadline] {
-      reactor->Finish(ToGrpcStatus(FinishDraining(deadline)));
-    });
-    if (!started.ok()) reactor->Finish(ToGrpcStatus(started));
-    return reactor;
+    return OnThread(call, [this, deadline] { return FinishDraining(deadline); });
   }
 
   ServerUnaryReactor* SetQuota(CallbackServerContext* call, const v1::SetQuotaRequest*,
@@ -221,6 +212,16 @@ class AdminService final : public AdminMethods {
     } else if (absl::Status started = threads->Start(run); !started.ok()) {
       parsed->Finish(started);
     }
+    return reactor;
+  }
+
+  // Answers with what `work` returns, from a thread of its own.
+  template <typename Work>
+  ServerUnaryReactor* OnThread(CallbackServerContext* call, Work work) {
+    ServerUnaryReactor* reactor = call->DefaultReactor();
+    absl::Status started =
+        working_.Start([reactor, work] { reactor->Finish(ToGrpcStatus(work())); });
+    if (!started.ok()) reactor->Finish(ToGrpcStatus(started));
     return reactor;
   }
 

@@ -154,10 +154,10 @@ int Serve(const CommandLine& command_line, const Config& started) {
   ServiceManager manager;
   std::vector<std::string> worker_sockets;
   for (const NamespaceConfig& space : started.namespaces) {
-    worker_sockets.push_back(absl::StrCat(started.runtime_dir, "/", space.name, ".sock"));
+    worker_sockets.push_back(WorkerSocket(started.runtime_dir, space.name));
   }
-  manager.Ready(ready, LivenessCheck(started.runtime_dir + "/admin.sock",
-                                     std::move(worker_sockets)));
+  manager.Ready(
+      ready, LivenessCheck(AdminSocket(started.runtime_dir), std::move(worker_sockets)));
 
   Config config = started;
   const int signal_number =

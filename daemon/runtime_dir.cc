@@ -12,4 +12,13 @@ std::string DefaultRuntimeDir(const std::string& user_dir) {
   return user_dir + "/kvtier";
 }
 
+std::string WorkerSocket(const std::string& runtime_dir, const std::string& space) {
+  return runtime_dir + "/" + space + ".sock";
+}
+
+// No namespace may have this name.
+std::string AdminSocket(const std::string& runtime_dir) {
+  return WorkerSocket(runtime_dir, "admin");
+}
+
 }  // namespace kvtier::daemon

@@ -18,6 +18,7 @@
 #include "daemon/admin_service.h"
 #include "daemon/call_registry.h"
 #include "daemon/instance_lock.h"
+#include "daemon/runtime_dir.h"
 #include "daemon/stream_threads.h"
 #include "daemon/worker_context.h"
 #include "daemon/worker_service.h"
@@ -114,7 +115,7 @@ class GrpcServer final : public Server {
     if (!added.ok()) return added.status();
     threads_.push_back(std::make_unique<StreamThreads>(kStreamThreadsMax));
     Endpoint& endpoint = endpoints_.emplace_back();
-    endpoint.path = absl::StrCat(config_.runtime_dir, "/", space.name, ".sock");
+    endpoint.path = WorkerSocket(config_.runtime_dir, space.name);
     endpoint.mode = space.socket_mode;
     endpoint.service = MakeWorkerService({.space = *added,
                                           .limits = &store_->limits(),
@@ -133,7 +134,7 @@ class GrpcServer final : public Server {
 
   absl::Status AddAdmin() {
     Endpoint& endpoint = endpoints_.emplace_back();
-    endpoint.path = absl::StrCat(config_.runtime_dir, "/admin.sock");
+    endpoint.path = AdminSocket(config_.runtime_dir);
     endpoint.service = MakeAdminService(store_, &calls_);
     // Without a reference to it the linker leaves the library out.
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
