@@ -40,10 +40,6 @@ absl::StatusOr<retrieval::ModelDigest> NamespaceImpl::RegisterModel(
 
 absl::StatusOr<std::shared_ptr<Session>> NamespaceImpl::OpenSession(
     std::string worker_label, uint64_t worker_pid) {
-  if (environment_.limits->draining) {
-    return absl::UnavailableError(
-        "kvtierd is draining: it takes no new sessions until it is started again");
-  }
   if (worker_label.size() > kWorkerLabelBytesMax) {
     return absl::InvalidArgumentError(
         absl::StrCat("worker_label has ", worker_label.size(), " bytes: at most ",
@@ -60,6 +56,11 @@ absl::StatusOr<std::shared_ptr<Session>> NamespaceImpl::OpenSession(
                                .last_sequence = environment_.last_sequence,
                                .limits = environment_.limits});
   MutexLock lock(&mu_);
+  // Here, so that a drain that counts the sessions misses none.
+  if (environment_.limits->draining) {
+    return absl::UnavailableError(
+        "kvtierd is draining: it takes no new sessions until it is started again");
+  }
   if (sessions_.size() >= environment_.limits->sessions_max) {
     return absl::ResourceExhaustedError(
         absl::StrCat("the namespace has ", sessions_.size(),
@@ -101,12 +102,19 @@ std::vector<std::shared_ptr<Session>> NamespaceImpl::Sessions() const {
   return sessions;
 }
 
-uint64_t NamespaceImpl::Pinned::bytes() const {
-  uint64_t bytes = 0;
-  for (const tiers::ChunkRef& chunk : chunks_) {
-    bytes += chunk->geometry().rows_bytes + chunk->geometry().abstract_bytes;
+void NamespaceImpl::Pinned::Add(std::vector<tiers::ChunkRef> chunks) {
+  absl::flat_hash_set<const tiers::Chunk*> there;
+  for (const tiers::ChunkRef& chunk : chunks_) there.insert(&*chunk);
+  for (tiers::ChunkRef& chunk : chunks) {
+    if (!there.contains(&*chunk)) chunks_.push_back(std::move(chunk));
   }
-  return bytes;
+}
+
+void NamespaceImpl::Pinned::CountInto(PinCount* count) const {
+  for (const tiers::ChunkRef& chunk : chunks_) {
+    if (!count->seen.insert(&*chunk).second) continue;
+    count->bytes += chunk->geometry().rows_bytes + chunk->geometry().abstract_bytes;
+  }
 }
 
 absl::StatusOr<uint64_t> NamespaceImpl::Pin(SequenceId sequence) {
@@ -118,11 +126,12 @@ absl::StatusOr<uint64_t> NamespaceImpl::Pin(SequenceId sequence) {
   for (const std::shared_ptr<SessionImpl>& session : sessions) {
     auto chunks = session->SealedChunks(sequence);
     if (!chunks.ok()) continue;
-    Pinned pinned(*std::move(chunks));
-    const uint64_t bytes = pinned.bytes();
+    PinCount count;
     MutexLock lock(&mu_);
-    pinned_.insert_or_assign(sequence, std::move(pinned));
-    return bytes;
+    Pinned& pinned = pinned_[sequence];
+    pinned.Add(*std::move(chunks));
+    pinned.CountInto(&count);
+    return count.bytes;
   }
   return absl::NotFoundError(
       absl::StrCat("sequence ", sequence.value(), " isn't open in ", name_,
@@ -167,10 +176,10 @@ NamespaceStats NamespaceImpl::Stats() const {
   {
     MutexLock lock(&mu_);
     stats.models = static_cast<uint32_t>(models_.size());
-    for (const auto& [sequence, pinned] : pinned_) {
-      stats.pinned_chunks += pinned.chunk_count();
-      stats.pinned_bytes += pinned.bytes();
-    }
+    PinCount count;
+    for (const auto& [sequence, pinned] : pinned_) pinned.CountInto(&count);
+    stats.pinned_chunks = count.seen.size();
+    stats.pinned_bytes = count.bytes;
     for (const auto& [id, session] : sessions_) sessions.push_back(session);
   }
   stats.sessions = static_cast<uint32_t>(sessions.size());

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_set.h"
 #include "daemon/counters.h"
 #include "daemon/session_impl.h"
 #include "daemon/store.h"
@@ -51,21 +52,29 @@ class NamespaceImpl final : public Namespace, public ModelTable {
       const retrieval::ModelDigest& digest) const override;
 
  private:
+  // What several sequences share counts once.
+  struct PinCount {
+    absl::flat_hash_set<const tiers::Chunk*> seen;
+    uint64_t bytes = 0;
+  };
+
   // Refers to the chunks of one sequence, so that they stay.
   class Pinned {
    public:
-    explicit Pinned(std::vector<tiers::ChunkRef> chunks) : chunks_(std::move(chunks)) {}
+    Pinned() = default;
     Pinned(Pinned&&) = default;
     Pinned& operator=(Pinned&&) = default;
     ~Pinned() {
       // Last first: a chunk can go only before its parent.
       while (!chunks_.empty()) chunks_.pop_back();
     }
-    uint64_t chunk_count() const { return chunks_.size(); }
-    uint64_t bytes() const;
+    // Those that aren't there yet; what a truncation has cut off since stays pinned.
+    //   chunks: of a sequence, in order
+    void Add(std::vector<tiers::ChunkRef> chunks);
+    void CountInto(PinCount* count) const;
 
    private:
-    std::vector<tiers::ChunkRef> chunks_;
+    std::vector<tiers::ChunkRef> chunks_;  // none before its parent
   };
 
   // Constant after construction.

@@ -72,10 +72,6 @@ std::vector<SequenceInfo> SessionImpl::Sequences() const {
 
 absl::StatusOr<OpenedSequence> SessionImpl::OpenSequence(
     const OpenSequenceOptions& options) {
-  if (environment_.limits->draining) {
-    return absl::FailedPreconditionError(
-        "kvtierd is draining: it takes no new sequences until it is started again");
-  }
   {
     MutexLock lock(&mu_);
     if (absl::Status s = CheckRoom(); !s.ok()) return s;
@@ -224,6 +220,10 @@ absl::StatusOr<std::shared_ptr<Sequence>> SessionImpl::Find(SequenceId id) const
 absl::Status SessionImpl::CheckRoom() const {
   if (closed_) {
     return absl::NotFoundError(absl::StrCat("session ", id_.value(), " is closed"));
+  }
+  if (environment_.limits->draining) {
+    return absl::FailedPreconditionError(
+        "kvtierd is draining: it takes no new sequences until it is started again");
   }
   if (sequences_.size() < environment_.limits->sequences_max) return absl::OkStatus();
   return absl::ResourceExhaustedError(

@@ -2,14 +2,25 @@
 
 #include <string>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
 namespace kvtier::daemon {
+namespace {
+
+constexpr char kSpeaker[] = "kvtierd ";
+
+}  // namespace
 
 grpc::Status ToGrpcStatus(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
-  return grpc::Status(static_cast<grpc::StatusCode>(status.code()),
-                      std::string(status.message()));
+  std::string message(status.message());
+  const bool like_a_lost_connection =
+      absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
+  if (like_a_lost_connection && !absl::StartsWith(message, kSpeaker)) {
+    message = absl::StrCat(kSpeaker, "can't: ", message);
+  }
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), message);
 }
 
 absl::Status NotServed(const char* what) {

@@ -1,5 +1,7 @@
-// The one place where absl::Status becomes grpc::Status. The codes are the same
-// numbers; messages are kept as they are.
+// The one place where absl::Status becomes grpc::Status. The codes are the same numbers.
+// Messages are kept, but those of Unavailable and DeadlineExceeded begin with "kvtierd ":
+// a client tells by it that the daemon, and not a lost connection, speaks (errors in
+// worker.proto).
 //
 // Thread safety: pure functions.
 

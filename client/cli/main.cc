@@ -20,6 +20,7 @@
 #include "client/cli/render.h"
 #include "client/cli/table.h"
 #include "client/cpp/admin_client.h"
+#include "client/cpp/types.h"
 
 namespace kvtier::cli {
 namespace {
@@ -52,8 +53,7 @@ std::string DefaultSocket() {
 
 int Fail(const absl::Status& status) {
   std::fprintf(stderr, "kvtierctl: %s\n", std::string(status.message()).c_str());
-  const bool reached = !absl::IsUnavailable(status) && !absl::IsDeadlineExceeded(status);
-  return reached ? kError : kNotReachable;
+  return client::WasReached(status) ? kError : kNotReachable;
 }
 
 int Print(const std::string& text) {

@@ -7,11 +7,27 @@
 
 #include <utility>
 
+#include "absl/strings/cord.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "client/cpp/types.h"
 
 namespace kvtier::client {
+namespace {
+
+constexpr char kUnreachedUrl[] = "kvtier/unreached";
+
+absl::Status Unreached(absl::Status status) {
+  status.SetPayload(kUnreachedUrl, absl::Cord());
+  return status;
+}
+
+}  // namespace
+
+bool WasReached(const absl::Status& status) {
+  return !status.GetPayload(kUnreachedUrl).has_value();
+}
 
 Channel::Channel(std::string socket, absl::Duration deadline,
                  std::shared_ptr<grpc::Channel> channel)
@@ -46,9 +62,9 @@ void Channel::SetDeadline(grpc::ClientContext* context, absl::Duration longer) c
 }
 
 absl::Status Channel::TooLate() const {
-  return absl::DeadlineExceededError(absl::StrCat(
+  return Unreached(absl::DeadlineExceededError(absl::StrCat(
       "kvtierd at ", socket_, " did not answer within ", absl::FormatDuration(deadline_),
-      ": is it overloaded or stopped? A longer deadline may help"));
+      ": is it overloaded or stopped? A longer deadline may help")));
 }
 
 absl::Status Channel::ToStatus(const grpc::Status& status) const {
@@ -60,10 +76,12 @@ absl::Status Channel::ToStatus(const grpc::Status& status) const {
                     (status.error_code() == grpc::StatusCode::UNKNOWN &&
                      absl::StrContains(message, "Stream removed"));
   if (lost && !from_daemon) {
-    return absl::UnavailableError(absl::StrCat(
-        "no kvtierd at ", socket_, ": start it, then connect again (", message, ")"));
+    return Unreached(absl::UnavailableError(absl::StrCat(
+        "no kvtierd at ", socket_, ": start it, then connect again (", message, ")")));
   }
-  if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) return TooLate();
+  if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED && !from_daemon) {
+    return TooLate();
+  }
   if (status.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED &&
       absl::StrContains(message, "larger than max")) {
     return absl::ResourceExhaustedError(absl::StrCat(

@@ -134,6 +134,10 @@ struct ReadPart {
   std::string rows;  // [kv_head][token][K, V]
 };
 
+// Whether the daemon answered the call that ended with `status`, if only with an error.
+// False: nobody is at the socket, the connection was lost, or it answered too late.
+bool WasReached(const absl::Status& status);
+
 // What the daemon accepts.
 struct Limits {
   uint64_t message_bytes_max = 0;

@@ -76,6 +76,32 @@ TEST_F(StoreEdit, TruncateForgetsSelectionsOfCutTokens) {
   EXPECT_EQ(parts->front().added.size(), 256);
 }
 
+TEST_F(StoreEdit, APinKeepsWhatIsCutOffLater) {
+  const SequenceId sequence = Filled(192);
+  const uint64_t whole = *space_->Pin(sequence);
+  ASSERT_TRUE(session_->Truncate(sequence, 64).ok());
+  const std::vector<uint32_t> ids = Ids(64, 9);
+  ASSERT_TRUE(session_->Append({TokenRun{sequence, TokenIndex(64), ids}}, {}).ok());
+  ASSERT_TRUE(AppendAll(*session_, model_, 9, sequence, 64, 64).ok());
+  const uint64_t chunk = whole / 3;
+  EXPECT_EQ(*space_->Pin(sequence), whole + chunk) << "one more, and none less";
+  EXPECT_EQ(space_->Stats().pinned_chunks, 4);
+  ASSERT_TRUE(session_->Close(sequence).ok());
+  store_->Evict(~uint64_t{0});
+  EXPECT_EQ(Open(Ids(192))->cached_tokens, 192);
+  EXPECT_EQ(space_->Unpin(sequence), 1);
+  EXPECT_EQ(space_->Stats().pinned_bytes, 0);
+}
+
+TEST_F(StoreEdit, WhatTwoPinsShareCountsOnce) {
+  const SequenceId sequence = Filled(128);
+  const SequenceId fork = *session_->Fork(sequence);
+  const uint64_t bytes = *space_->Pin(sequence);
+  EXPECT_EQ(*space_->Pin(fork), bytes);
+  EXPECT_EQ(space_->Stats().pinned_bytes, bytes);
+  EXPECT_EQ(space_->Stats().pinned_chunks, 2);
+}
+
 TEST_F(StoreEdit, ForkSharesChunksAndCopiesTheTail) {
   const SequenceId sequence = Filled(150);
   const uint64_t pages = Host().pages;

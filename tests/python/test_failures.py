@@ -17,6 +17,7 @@ from transformers import LogitsProcessorList
 
 import kvtier
 import kvtier.transformers
+from kvtier import errors
 from kvtier.v1 import admin_pb2, admin_pb2_grpc
 from models import greedy, prompt, tiny
 
@@ -26,6 +27,15 @@ PROMPT_SECONDS = 10
 @pytest.fixture(scope="module")
 def llama():
     return tiny()
+
+
+def test_what_the_daemon_says_of_its_disk_is_not_a_lost_daemon():
+    code = grpc.StatusCode.UNAVAILABLE
+    told = errors.from_code(code, "kvtierd can't: the disk is read-only", "/s.sock")
+    assert type(told) is kvtier.UnavailableError
+    assert str(told) == "kvtierd can't: the disk is read-only"
+    lost = errors.from_code(code, "Socket closed", "/s.sock")
+    assert "kvtierd at /s.sock is gone: start it again" in str(lost)
 
 
 def at_step(step, action):

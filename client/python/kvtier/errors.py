@@ -50,7 +50,8 @@ class UnimplementedError(KvtierError):
 
 
 class UnavailableError(KvtierError, ConnectionError):
-    """The daemon is gone, and with it the sequences that were open."""
+    """The daemon is gone, and with it the sequences that were open; or it is there and
+    says, in a message that begins with "kvtierd", what it can't do now."""
 
     code = grpc.StatusCode.UNAVAILABLE
 
@@ -88,15 +89,23 @@ def gone(socket: str, details: str = "") -> UnavailableError:
     return UnavailableError(f"{message} ({details})" if details else message)
 
 
-def is_gone(code: grpc.StatusCode) -> bool:
+def is_gone(code: grpc.StatusCode, details: str) -> bool:
+    """Whether a call ended so because the connection to the daemon did."""
+    # What the daemon itself says, of its disk for example, begins so.
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return not details.startswith("kvtierd ")
     # A daemon that shuts down cancels what is under way; we never cancel ourselves
     # without raising something else first.
-    return code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+    return code is grpc.StatusCode.CANCELLED
 
 
 def from_code(code: grpc.StatusCode, details: str, socket: str) -> KvtierError:
-    if is_gone(code):
+    if is_gone(code, details):
         return gone(socket, details)
+    return _of_daemon(code, details)
+
+
+def _of_daemon(code: grpc.StatusCode, details: str) -> KvtierError:
     if code in _CLASSES:
         return _CLASSES[code](details or code.name)
     return KvtierError(f"{code.name}: {details}")
@@ -106,7 +115,7 @@ def from_rpc(error: grpc.RpcError, socket: str) -> KvtierError:
     return from_code(error.code(), error.details() or "", socket)
 
 
-def from_item(error, socket: str) -> KvtierError:
+def from_item(error) -> KvtierError:
     """Of an ItemError message."""
     code = _BY_NUMBER.get(error.code, grpc.StatusCode.UNKNOWN)
-    return from_code(code, error.message, socket)
+    return _of_daemon(code, error.message)

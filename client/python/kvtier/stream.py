@@ -78,7 +78,7 @@ class Answers:
                 raise errors.DeadlineExceededError(
                     f"kvtierd at {self._socket} did not answer within {self._timeout:g} s"
                 ) from None
-            if errors.is_gone(error.code()):
+            if errors.is_gone(error.code(), error.details() or ""):
                 self._lost.set()
             raise errors.from_rpc(error, self._socket) from None
         finally:
@@ -131,7 +131,7 @@ class RetrievePool:
             while missing:
                 for result in stream.receive().results:
                     if result.HasField("error"):
-                        raise errors.from_item(result.error, self._socket)
+                        raise errors.from_item(result.error)
                     missing -= result.last_part
                     yield result
             done = True
