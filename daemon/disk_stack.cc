@@ -4,7 +4,9 @@
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "tiers/disk/catalog.h"
 #include "tiers/disk/ring_io.h"
+#include "tiers/disk/segment_files.h"
 
 namespace kvtier::daemon {
 namespace {
@@ -38,6 +40,13 @@ absl::StatusOr<std::unique_ptr<DiskStack>> DiskStack::Open(const Options& option
   stack->tier_ = *std::move(tier);
   stack->ticker_ = std::thread([raw = stack.get()] { raw->Tick(); });
   return stack;
+}
+
+absl::StatusOr<uint64_t> DiskStack::Wipe(const std::string& directory) {
+  // The catalog first: only it knows whether somebody uses the directory. Segments
+  // without a catalog, should this end in between, are refused at the next start.
+  if (absl::Status s = tiers::Catalog::Destroy(directory); !s.ok()) return s;
+  return tiers::SegmentFiles(directory, /*buffered=*/true).RemoveAll();
 }
 
 DiskStack::~DiskStack() {

@@ -30,6 +30,10 @@ class DiskStack {
   };
   // Blocking. Errors: OpenRingIo, DiskTier::Open.
   static absl::StatusOr<std::unique_ptr<DiskStack>> Open(const Options& options);
+  // Removes all that a disk tier has in `directory`, and nothing else, without reading
+  // it. Returns the bytes of its segments. FailedPrecondition: in use. Errors: Catalog,
+  // SegmentFiles.
+  static absl::StatusOr<uint64_t> Wipe(const std::string& directory);
   DiskStack(const DiskStack&) = delete;  // owns a thread
   DiskStack& operator=(const DiskStack&) = delete;
   ~DiskStack();

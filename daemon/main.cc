@@ -3,6 +3,9 @@
 // Exit codes: 0 stopped by SIGTERM or SIGINT; 1 it could not start; 2 the command line
 // or the configuration is wrong; 3 another kvtierd serves the directory.
 //
+// --wipe empties the disk tier's directory instead: what is refused at the start, since
+// it is damaged or of another format version, is never reformatted unasked.
+//
 // Without --config it reads the installed configuration, if there is one.
 //
 // Signals are blocked in all threads and taken by this one with sigwait; no work is done
@@ -26,7 +29,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "daemon/byte_size.h"
 #include "daemon/config.h"
+#include "daemon/disk_stack.h"
 #include "daemon/instance_lock.h"
 #include "daemon/liveness.h"
 #include "daemon/runtime_dir.h"
@@ -45,6 +50,7 @@ struct CommandLine {
   std::string runtime_dir;
   bool check_config = false;
   bool print_config = false;
+  bool wipe = false;
 };
 
 int Fail(const absl::Status& status, ExitCode code) {
@@ -178,6 +184,24 @@ void LogToStderr(const std::string& level) {
   spdlog::set_default_logger(logger);
 }
 
+int Wipe(const Config& config) {
+  const std::string& directory = config.store.disk_directory;
+  if (directory.empty()) {
+    return Fail(
+        absl::InvalidArgumentError(
+            "there is nothing to wipe: the configuration has no [disk] directory"),
+        kUsage);
+  }
+  const absl::StatusOr<uint64_t> freed = DiskStack::Wipe(directory);
+  if (!freed.ok()) {
+    return Fail(freed.status(),
+                absl::IsFailedPrecondition(freed.status()) ? kAlreadyServed : kFailed);
+  }
+  std::printf("%s is empty: %s freed\n", directory.c_str(),
+              FormatByteSize(*freed).c_str());
+  return kStopped;
+}
+
 int Run(const CommandLine& command_line) {
   absl::StatusOr<Config> config = ReadConfig(command_line);
   if (!config.ok()) return Fail(config.status(), kUsage);
@@ -190,6 +214,7 @@ int Run(const CommandLine& command_line) {
     return kStopped;
   }
   SetLogLevel(*config);
+  if (command_line.wipe) return Wipe(*config);
   return Serve(command_line, *config);
 }
 
@@ -209,6 +234,9 @@ int main(int argc, char** argv) {
                "check the configuration and exit");
   app.add_flag("--print-config", command_line.print_config,
                "print every key with its value, as TOML, and exit");
+  app.add_flag("--wipe", command_line.wipe,
+               "empty the disk tier's directory, whatever its state, and exit: all that "
+               "it holds is lost");
   app.set_version_flag("--version", std::string("kvtierd ") + kVersion);
   try {
     app.parse(argc, argv);

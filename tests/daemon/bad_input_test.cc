@@ -128,34 +128,101 @@ std::string ReplaceSuperblock(const std::string& disk, const std::string& superb
   return before;
 }
 
-TEST(BadInput, AnotherFormatVersionIsRefusedAndNothingIsLost) {
-  TempDir dir;
-  const std::string disk = dir.path() + "/disk";
-  const std::string toml =
-      absl::StrCat("[disk]\ndirectory = \"", disk, "\"\ncapacity = \"64MiB\"\n");
-  {
-    KvtierdProcess daemon(toml);
+// The configuration of a disk tier, and the directory as a daemon has left it.
+class UsedDisk : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::ofstream(config_) << toml_;
+    KvtierdProcess daemon(toml_);
     ASSERT_TRUE(daemon.ready());
+    Fill(daemon);
+    daemon.process().Signal(SIGTERM);
+    ASSERT_EQ(daemon.process().Wait(), 0);
+  }
+
+  static void Fill(KvtierdProcess& daemon) {
     std::unique_ptr<client::Client> client = Connect(daemon);
     auto opened = OpenTestSequence(*client, TestTokens(128));
     ASSERT_TRUE(opened.ok()) << opened.status();
     ASSERT_TRUE(testing::AppendAll(*client, opened->sequence, 0, 128).ok());
     auto sealed = client->Seal(opened->sequence, /*durable=*/true);
     ASSERT_TRUE(sealed.ok()) << sealed.status();
-    daemon.process().Signal(SIGTERM);
-    ASSERT_EQ(daemon.process().Wait(), 0);
   }
+
+  Refusal Run(std::vector<std::string> arguments) {
+    arguments.insert(arguments.end(),
+                     {"--config", config_, "--runtime-dir", dir_.path() + "/run"});
+    return RunAsPlainUser(arguments);
+  }
+
+  const TempDir dir_;
+  const std::string disk_ = dir_.path() + "/disk";
+  const std::string config_ = dir_.path() + "/kvtierd.toml";
+  const std::string toml_ =
+      absl::StrCat("[disk]\ndirectory = \"", disk_, "\"\ncapacity = \"64MiB\"\n");
+};
+
+TEST_F(UsedDisk, WipedIsEmptyWhateverItsState) {
+  ReplaceSuperblock(disk_, tiers::EncodeSuperblock({.version = 7, .starts = 1}));
+  for (const auto& entry : std::filesystem::directory_iterator(disk_ + "/catalog")) {
+    if (entry.path().filename().string().starts_with("MANIFEST")) {
+      std::ofstream(entry.path()) << "nonsense";
+    }
+  }
+  const Refusal damaged = Run({});
+  EXPECT_EQ(damaged.exit_code, 1);
+  EXPECT_THAT(damaged.output, HasSubstr("kvtierd --wipe"));
+  std::ofstream(disk_ + "/notes") << "precious";
+  std::ofstream(disk_ + "/new-segment") << "left over";
+  const Refusal wiped = Run({"--wipe"});
+  EXPECT_EQ(wiped.exit_code, 0) << wiped.output;
+  EXPECT_THAT(wiped.output, AllOf(HasSubstr(disk_), HasSubstr("KiB freed")));
+  std::filesystem::path left;
+  for (const auto& entry : std::filesystem::directory_iterator(disk_)) {
+    EXPECT_EQ(left, "") << "only the file that isn't ours stays";
+    left = entry.path().filename();
+  }
+  EXPECT_EQ(left, "notes");
+  KvtierdProcess daemon(toml_);
+  ASSERT_TRUE(daemon.ready());
+  auto opened = OpenTestSequence(*Connect(daemon), TestTokens(129));
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  EXPECT_EQ(opened->cached_tokens, 0u);
+  Fill(daemon);
+}
+
+TEST_F(UsedDisk, WipingWhatIsInUseIsRefusedAndNothingIsLost) {
+  KvtierdProcess daemon(toml_);
+  ASSERT_TRUE(daemon.ready());
+  const Refusal refusal = Run({"--wipe"});
+  EXPECT_EQ(refusal.exit_code, 3);
+  EXPECT_THAT(refusal.output, AllOf(HasSubstr("in use"), HasSubstr("stop it")));
+  auto opened = OpenTestSequence(*Connect(daemon), TestTokens(129));
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  EXPECT_EQ(opened->cached_tokens, 128u);
+}
+
+TEST_F(UsedDisk, WipingNeedsADirectoryAndTakesOneThatIsNotThere) {
+  std::filesystem::remove_all(disk_ + "/catalog");
+  EXPECT_EQ(Run({}).exit_code, 1) << "segments, and nothing that names their chunks";
+  EXPECT_EQ(Run({"--wipe"}).exit_code, 0);
+  std::filesystem::remove_all(disk_);
+  EXPECT_EQ(Run({"--wipe"}).exit_code, 0);
+  std::ofstream(config_) << "[host]\n";
+  const Refusal none = Run({"--wipe"});
+  EXPECT_EQ(none.exit_code, 2);
+  EXPECT_THAT(none.output, HasSubstr("[disk] directory"));
+}
+
+TEST_F(UsedDisk, AnotherFormatVersionIsRefusedAndNothingIsLost) {
   const std::string before =
-      ReplaceSuperblock(disk, tiers::EncodeSuperblock({.version = 7, .starts = 1}));
-  const std::string config = dir.path() + "/kvtierd.toml";
-  std::ofstream(config) << toml;
-  const Refusal refusal =
-      RunAsPlainUser({"--config", config, "--runtime-dir", dir.path() + "/run"});
+      ReplaceSuperblock(disk_, tiers::EncodeSuperblock({.version = 7, .starts = 1}));
+  const Refusal refusal = Run({});
   EXPECT_EQ(refusal.exit_code, 1);
   EXPECT_THAT(refusal.output,
               AllOf(HasSubstr("format version 7"), HasSubstr("reads version 1")));
-  ReplaceSuperblock(disk, before);
-  KvtierdProcess daemon(toml);
+  ReplaceSuperblock(disk_, before);
+  KvtierdProcess daemon(toml_);
   ASSERT_TRUE(daemon.ready());
   std::unique_ptr<client::Client> client = Connect(daemon);
   // The last token is always computed, so that there are logits.

@@ -9,6 +9,7 @@
 
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
 namespace kvtier::tiers {
@@ -23,6 +24,20 @@ absl::Status ToStatus(const rocksdb::Status& s, const std::string& path) {
   if (s.IsNoSpace()) return absl::ResourceExhaustedError(message);
   if (s.IsCorruption()) return absl::DataLossError(message);
   return absl::UnavailableError(message);
+}
+
+bool IsInUse(const rocksdb::Status& s) {
+  return s.IsIOError() && absl::StrContains(s.ToString(), "/LOCK");
+}
+
+absl::Status InUse(const rocksdb::Status& s) {
+  return absl::FailedPreconditionError(
+      absl::StrCat("the disk tier's directory is in use by another process (",
+                   s.ToString(), "): stop it first"));
+}
+
+std::string PathIn(const std::string& directory) {
+  return absl::StrCat(directory, "/catalog");
 }
 
 // What matters comes as a status; a log of its own would grow unseen.
@@ -75,11 +90,19 @@ absl::StatusOr<std::unique_ptr<Catalog>> Catalog::Open(const std::string& direct
   if (rocksdb::Status s = env->CreateDirIfMissing(directory); !s.ok()) {
     return ToStatus(s, directory);
   }
-  std::unique_ptr<Catalog> catalog(
-      new Catalog(absl::StrCat(directory, "/catalog"), env, cache_bytes));
+  std::unique_ptr<Catalog> catalog(new Catalog(PathIn(directory), env, cache_bytes));
   if (absl::Status s = catalog->OpenDatabase(); !s.ok()) return s;
   if (absl::Status s = catalog->CheckSuperblock(is_new); !s.ok()) return s;
   return catalog;
+}
+
+absl::Status Catalog::Destroy(const std::string& directory) {
+  const std::string path = PathIn(directory);
+  if (rocksdb::Env::Default()->FileExists(path).IsNotFound()) return absl::OkStatus();
+  rocksdb::Options options;
+  options.info_log = std::make_shared<NoLog>();
+  const rocksdb::Status s = rocksdb::DestroyDB(path, options);
+  return IsInUse(s) ? InUse(s) : ToStatus(s, path);
 }
 
 absl::Status Catalog::OpenDatabase() {
@@ -88,11 +111,8 @@ absl::Status Catalog::OpenDatabase() {
       rocksdb::DB::Open(MakeOptions(env_, cache_bytes_), path_, &db);
   db_.reset(db);
   if (s.ok()) return absl::OkStatus();
+  if (IsInUse(s)) return InUse(s);
   const std::string text = s.ToString();
-  if (s.IsIOError() && text.find("/LOCK") != std::string::npos) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "the disk tier's directory is in use by another process (", text, ")"));
-  }
   if (s.IsCorruption() || s.IsInvalidArgument()) {
     return absl::DataLossError(absl::StrCat(
         "the disk tier's catalog does not open: ", text,

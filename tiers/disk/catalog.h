@@ -40,6 +40,9 @@ class Catalog {
                                                        rocksdb::Env* env,
                                                        uint64_t cache_bytes,
                                                        bool* is_new);
+  // Removes the catalog of `directory`, whatever its state or version.
+  // FailedPrecondition: in use. Unavailable: I/O error.
+  static absl::Status Destroy(const std::string& directory);
   Catalog(const Catalog&) = delete;  // owns the database
   Catalog& operator=(const Catalog&) = delete;
   ~Catalog();

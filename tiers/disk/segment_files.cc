@@ -192,6 +192,22 @@ absl::Status SegmentFiles::Remove(SegmentNumber segment) {
   return SyncDirectory();
 }
 
+absl::StatusOr<uint64_t> SegmentFiles::RemoveAll() {
+  if (access(directory_.c_str(), F_OK) != 0 && errno == ENOENT) return 0;
+  absl::StatusOr<std::vector<BlockIo::Segment>> segments = OpenAll();
+  if (!segments.ok()) return segments.status();
+  uint64_t bytes = 0;
+  for (const BlockIo::Segment& segment : *segments) {
+    if (absl::Status s = Remove(segment.number); !s.ok()) return s;
+    bytes += segment.bytes;
+  }
+  const std::string new_path = absl::StrCat(directory_, "/", kNewName);
+  if (unlink(new_path.c_str()) != 0 && errno != ENOENT) {
+    return IoErrorToStatus(errno, absl::StrCat("removing ", new_path));
+  }
+  return bytes;
+}
+
 int SegmentFiles::fd(SegmentNumber segment) const {
   MutexLock lock(&mu_);
   auto found = files_.find(segment);

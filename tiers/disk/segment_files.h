@@ -31,6 +31,9 @@ class SegmentFiles {
   absl::Status Create(SegmentNumber segment, uint64_t bytes) ABSL_LOCKS_EXCLUDED(mu_);
   absl::StatusOr<std::vector<BlockIo::Segment>> OpenAll() ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status Remove(SegmentNumber segment) ABSL_LOCKS_EXCLUDED(mu_);
+  // Removes all segments, and what is left over of one that was being made. Returns their
+  // bytes. Of a directory that isn't there: 0.
+  absl::StatusOr<uint64_t> RemoveAll() ABSL_LOCKS_EXCLUDED(mu_);
 
   // -1: there is no such segment.
   int fd(SegmentNumber segment) const ABSL_LOCKS_EXCLUDED(mu_);
