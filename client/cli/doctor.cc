@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -16,6 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/cli/json.h"
 #include "client/cli/table.h"
+#include "kernels/base/unique_fd.h"
 
 namespace kvtier::cli {
 namespace {
@@ -79,21 +81,23 @@ Finding Cuda() {
   return {"CUDA", Health::kOk, "a driver is there"};
 }
 
-// Of a directory that the daemon makes if it isn't there: what is there of its path.
-std::string Existing(std::string path) {
-  struct stat info = {};
-  while (path.size() > 1 && stat(path.c_str(), &info) != 0) {
-    const size_t slash = path.find_last_of('/');
-    path = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
-    if (path == ".") break;
-  }
-  return path;
+// The directory itself, or the one in which the daemon will make it.
+std::string Existing(const std::string& directory) {
+  if (access(directory.c_str(), F_OK) == 0) return directory;
+  const size_t end = directory.find_last_not_of('/');
+  const size_t slash = directory.find_last_of('/', end);
+  if (slash == std::string::npos) return ".";
+  return directory.substr(0, std::max<size_t>(slash, 1));
 }
 
 Finding Writable(const std::string& what, const std::string& directory) {
   const std::string there = Existing(directory);
   struct stat info = {};
-  if (stat(there.c_str(), &info) == 0 && !S_ISDIR(info.st_mode)) {
+  if (stat(there.c_str(), &info) != 0) {
+    return {what, Health::kFailure,
+            absl::StrCat(there, ": ", Error(), "; mkdir -p ", there)};
+  }
+  if (!S_ISDIR(info.st_mode)) {
     return {what, Health::kFailure, there + " is no directory: choose another"};
   }
   if (access(there.c_str(), W_OK | X_OK) != 0) {
@@ -102,6 +106,33 @@ Finding Writable(const std::string& what, const std::string& directory) {
                          geteuid(), ")")};
   }
   return {what, Health::kOk, directory + (there == directory ? "" : ", will be made")};
+}
+
+Finding Sockets(const std::string& directory) {
+  Finding finding = Writable("sockets", directory);
+  struct stat info = {};
+  if (finding.health != Health::kOk || stat(directory.c_str(), &info) != 0) {
+    return finding;
+  }
+  if ((info.st_mode & S_IWOTH) != 0 && (info.st_mode & S_ISVTX) == 0) {
+    return {"sockets", Health::kWarning,
+            directory +
+                " can be written by all: anybody may put another socket in the "
+                "daemon's place; chmod o-w"};
+  }
+  return finding;
+}
+
+// Writes and reads a block past the page cache. 0, or the error number.
+int TryDirect(const std::string& path) {
+  constexpr size_t kBlock = 4096;
+  alignas(kBlock) static char block[kBlock] = {};
+  const UniqueFd fd(
+      open(path.c_str(), O_CREAT | O_EXCL | O_RDWR | O_DIRECT | O_CLOEXEC, 0600));
+  if (fd.get() < 0) return errno;
+  if (pwrite(fd.get(), block, kBlock, 0) != static_cast<ssize_t>(kBlock)) return errno;
+  if (pread(fd.get(), block, kBlock, 0) != static_cast<ssize_t>(kBlock)) return errno;
+  return 0;
 }
 
 void Disk(const std::string& directory, std::vector<Finding>* findings) {
@@ -124,13 +155,10 @@ void Disk(const std::string& directory, std::vector<Finding>* findings) {
                              (enough ? "" : ": free some, or choose another directory")});
   }
   const std::string probe = absl::StrCat(there, "/.kvtier-doctor-", getpid());
-  const int fd =
-      open(probe.c_str(), O_CREAT | O_EXCL | O_RDWR | O_DIRECT | O_CLOEXEC, 0600);
-  const int error = errno;
-  if (fd >= 0) close(fd);
+  const int error = TryDirect(probe);
   unlink(probe.c_str());
-  if (fd >= 0) {
-    findings->push_back({"O_DIRECT", Health::kOk, "allowed"});
+  if (error == 0) {
+    findings->push_back({"O_DIRECT", Health::kOk, "a block was written and read"});
   } else {
     findings->push_back({"O_DIRECT", Health::kWarning,
                          absl::StrCat("refused (", std::strerror(error),
@@ -147,9 +175,9 @@ const char* NameOf(Health health) {
 }  // namespace
 
 std::vector<Finding> Examine(const DoctorOptions& options) {
-  std::vector<Finding> findings = {
-      IoUring(),   MemoryLock(), Descriptors(),
-      HugePages(), Cuda(),       Writable("sockets", options.runtime_dir)};
+  std::vector<Finding> findings = {IoUring(),     MemoryLock(),
+                                   Descriptors(), HugePages(),
+                                   Cuda(),        Sockets(options.runtime_dir)};
   if (options.disk_directory.empty()) {
     findings.push_back({"disk directory", Health::kWarning,
                         "none given: without a disk tier a restart forgets everything; "

@@ -25,6 +25,9 @@
 namespace kvtier::cli {
 namespace {
 
+// More than any context; what it costs still fits in 64 bits.
+constexpr uint64_t kContextTokensMax = uint64_t{1} << 36;
+
 enum ExitCode : int { kDone = 0, kError = 1, kUsage = 2, kNotReachable = 3 };
 
 struct CommandLine {
@@ -38,6 +41,7 @@ struct CommandLine {
   uint64_t sequence = 0;
   uint64_t tokens = 0;
   double patience_seconds = 60;
+  double flush_seconds = 3600;
   DoctorOptions doctor;
 };
 
@@ -228,7 +232,8 @@ int main(int argc, char** argv) {
   CLI::App* model =
       add("model", "registered models, and what a context costs", with(Models));
   namespace_option(model);
-  model->add_option("--size", options.tokens, "tokens of the context; default: a chunk");
+  model->add_option("--size", options.tokens, "tokens of the context; default: a chunk")
+      ->check(CLI::Range(uint64_t{1}, kContextTokensMax));
   CLI::App* evict = add("evict", "drops what nobody uses from host memory", with(Evict));
   evict->add_option("--bytes", options.bytes, "stop after so many: 4096, 2GiB; 0: all")
       ->transform(CLI::AsSizeValue(false));
@@ -241,14 +246,23 @@ int main(int argc, char** argv) {
   });
   unpin->add_option("sequence", options.sequence, "as it was pinned; default: all");
   namespace_option(unpin);
-  add("flush", "returns when all that is sealed is on disk",
-      [&](auto& admin) { return Done(admin.Flush(), options, "flushed"); });
+  CLI::App* flush =
+      add("flush", "returns when all that is sealed is on disk", [&](auto& admin) {
+        return Done(admin.Flush(absl::Seconds(options.flush_seconds)), options,
+                    "flushed");
+      });
+  flush
+      ->add_option("--wait", options.flush_seconds,
+                   "seconds, then exit 3 while the writing goes on; default 3600")
+      ->check(CLI::Range(0.0, 86400.0));
   CLI::App* drain = add(
       "drain", "admits nothing new, waits for the sessions, flushes", [&](auto& admin) {
         return Done(admin.Drain(absl::Seconds(options.patience_seconds)), options,
                     "drained: it can be stopped");
       });
-  drain->add_option("--wait", options.patience_seconds, "seconds; default 60")
+  drain
+      ->add_option("--wait", options.patience_seconds,
+                   "seconds for the sessions to end; default 60")
       ->check(CLI::Range(0.0, 86400.0));
   CLI::App* verify = add("verify", "reads everything, checks checksums", with(Verify));
   verify->add_option("--tier", options.tier, "only this tier: host or disk");
@@ -262,6 +276,8 @@ int main(int argc, char** argv) {
   doctor->add_option("--disk", options.doctor.disk_directory,
                      "directory of the disk tier");
   CLI::App* completion = app.add_subcommand("completion", "a completion script for bash");
+  std::string shell;
+  completion->add_option("shell", shell, "bash")->check(CLI::IsMember({"bash"}));
 
   try {
     app.parse(argc, argv);
@@ -271,7 +287,9 @@ int main(int argc, char** argv) {
   if (*completion) return Completion(app);
   if (options.socket.empty()) options.socket = DefaultSocket();
   if (options.doctor.runtime_dir.empty()) {
-    options.doctor.runtime_dir = options.socket.substr(0, options.socket.rfind('/'));
+    const size_t slash = options.socket.rfind('/');
+    options.doctor.runtime_dir =
+        slash == std::string::npos ? "." : options.socket.substr(0, slash + 1);
   }
   if (*doctor) return Doctor(options);
   auto admin = client::AdminClient::Create({.socket = options.socket});

@@ -252,6 +252,7 @@ std::string ModelsJson(const std::vector<client::ModelInfo>& models, uint64_t to
     json.Field("disk_bytes", model.disk_bytes);
     json.Field("size_tokens", cost.tokens);
     json.Field("size_host_bytes", cost.host_bytes);
+    json.Field("size_abstract_bytes", cost.abstract_bytes);
     json.Field("size_disk_bytes", cost.disk_bytes);
     json.EndObject();
   }

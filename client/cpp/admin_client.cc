@@ -194,9 +194,9 @@ class GrpcAdminClient final : public AdminClient {
     return Call(&v1::Admin::Stub::Unpin, request, &response);
   }
 
-  absl::Status Flush() override {
+  absl::Status Flush(absl::Duration patience) override {
     v1::FlushResponse response;
-    return Call(&v1::Admin::Stub::Flush, v1::FlushRequest(), &response, absl::Hours(1));
+    return Call(&v1::Admin::Stub::Flush, v1::FlushRequest(), &response, patience);
   }
 
   absl::Status Drain(absl::Duration patience) override {

@@ -136,8 +136,9 @@ class AdminClient {
                                        uint64_t sequence) = 0;
   // 0: all that is pinned.
   virtual absl::Status Unpin(const std::string& namespace_name, uint64_t sequence) = 0;
-  // Returns when all that was sealed is on disk; its deadline is an hour.
-  virtual absl::Status Flush() = 0;
+  // Returns when all that was sealed is on disk. DeadlineExceeded: it takes longer than
+  // that and the usual deadline; the daemon goes on.
+  virtual absl::Status Flush(absl::Duration patience) = 0;
   // Admits nothing new, waits that long for the sessions to end, and flushes.
   virtual absl::Status Drain(absl::Duration patience) = 0;
 

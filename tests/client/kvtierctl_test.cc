@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <filesystem>
 #include <fstream>
 
 #include "client/cli/json.h"
@@ -155,7 +156,7 @@ TEST_F(Steering, PinnedChunksStayUntilTheyAreUnpinned) {
 }
 
 TEST_F(Steering, FlushedChunksAreOnDisk) {
-  Ctl({"flush"});
+  Ctl({"flush", "--wait", "20"});
   EXPECT_THAT(Ctl({"status"}), HasSubstr("\"tier\": \"disk\""));
   EXPECT_THAT(Ctl({"verify", "--tier", "disk"}), HasSubstr("\"bad_pages\": 0"));
   EXPECT_THAT(Ctl({"verify", "--tier", "disk"}),
@@ -198,6 +199,8 @@ TEST_F(Steering, ModelSaysWhatAContextCosts) {
     const size_t at = json.find("\"" + key + "\": ");
     return at == std::string::npos ? 0 : std::stoull(json.substr(at + key.size() + 4));
   };
+  EXPECT_EQ(number(more, "size_abstract_bytes"), 16 * number(chunk, "abstract_bytes"));
+  Ctl({"model", "--size", "18446744073709551615"}, 2);
   EXPECT_EQ(number(more, "size_host_bytes"), 16 * number(chunk, "size_host_bytes"));
   EXPECT_EQ(number(more, "size_disk_bytes"), 16 * number(chunk, "disk_bytes"));
   EXPECT_GT(number(chunk, "disk_bytes"), number(chunk, "rows_bytes"));
@@ -230,11 +233,33 @@ TEST(Kvtierctl, TheDoctorSaysWhatToDo) {
   EXPECT_EQ(ill.Wait(), 1);
 }
 
+TEST(Kvtierctl, TheDoctorKnowsWhatTheDaemonWillNotMake) {
+  testing::TempDir dir;
+  const std::string deep = dir.path() + "/a/b";
+  const auto doctor = [](std::vector<std::string> arguments, int code) {
+    arguments.insert(arguments.begin(), {KVTIERCTL_PATH, "doctor"});
+    ChildProcess process(arguments);
+    const std::string text = Output(process);
+    EXPECT_EQ(process.Wait(), code) << text;
+    return text;
+  };
+  EXPECT_THAT(doctor({"--runtime-dir", deep}, 1), HasSubstr("mkdir -p " + dir.path()));
+  EXPECT_THAT(doctor({"--runtime-dir", dir.path(), "--disk", deep}, 1),
+              HasSubstr("mkdir -p " + dir.path() + "/a"));
+  KvtierdProcess daemon("", deep);
+  EXPECT_FALSE(daemon.ready()) << "the doctor is right";
+  EXPECT_THAT(doctor({"--runtime-dir", dir.path() + "/a/"}, 0),
+              HasSubstr("will be made"));
+  std::filesystem::permissions(dir.path(), std::filesystem::perms::all);
+  EXPECT_THAT(doctor({"--runtime-dir", dir.path()}, 0), HasSubstr("chmod o-w"));
+  EXPECT_THAT(doctor({"--socket", "admin.sock"}, 0), HasSubstr("sockets"));
+}
+
 TEST(Kvtierctl, CompletesCommandsAndOptionsInBash) {
   const auto complete = [](const std::string& words, int position) {
     ChildProcess bash({"/bin/bash", "-c",
-                       "source <(" KVTIERCTL_PATH " completion); COMP_WORDS=(" + words +
-                           "); COMP_CWORD=" + std::to_string(position) +
+                       "source <(" KVTIERCTL_PATH " completion bash); COMP_WORDS=(" +
+                           words + "); COMP_CWORD=" + std::to_string(position) +
                            "; _kvtierctl; echo \"${COMPREPLY[*]}\""});
     return bash.ReadLine();
   };
