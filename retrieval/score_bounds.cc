@@ -1,5 +1,6 @@
+#include <algorithm>
+
 #include "kernels/host/bounds.h"
-#include "retrieval/padded_queries.h"
 #include "retrieval/score.h"
 
 namespace kvtier::retrieval {
@@ -17,15 +18,17 @@ class BoundScoreStage final : public ScoreStage {
 
   void Score(const HeadView& head, const float* queries, float* logits,
              size_t stride) const override {
-    thread_local std::vector<float> padded;
+    thread_local kernels::BoundsQuery query;
     const LayerSpec& spec = *head.layer->spec;
-    PadQueries(queries, head.group_size(), spec.key_dim, &padded);
+    kernels::PrepareBoundsQuery(queries, head.group_size(), spec.key_dim, &query);
+    const auto bounds = [&](uint32_t p) {
+      return reinterpret_cast<const uint16_t*>(head.page(head.first_page() + p).abstract +
+                                               head.layer->layout->bounds_offset);
+    };
     for (uint32_t p = 0; p < head.pages(); ++p) {
-      const std::byte* abstract = head.page(head.first_page() + p).abstract;
-      kernels::ScoreBounds(
-          padded.data(), head.group_size(), spec.key_dim,
-          reinterpret_cast<const uint16_t*>(abstract + head.layer->layout->bounds_offset),
-          spec.Scale(), logits + p * kernels::kBoundsSpans, stride);
+      const uint32_t next = std::min(p + 1, head.pages() - 1);
+      kernels::ScoreBounds(query, bounds(p), bounds(next), spec.Scale(),
+                           logits + p * kernels::kBoundsSpans, stride);
     }
   }
 };

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "kernels/host/sketch.h"
 #include "retrieval/score.h"
 
@@ -21,15 +23,19 @@ class SketchScoreStage final : public ScoreStage {
     const LayerSpec& spec = *head.layer->spec;
     const AbstractLayout& layout = *head.layer->layout;
     kernels::PrepareSketchQuery(queries, head.group_size(), spec.key_dim, &query);
-    for (uint32_t p = 0; p < head.pages(); ++p) {
+    const auto parts = [&](uint32_t p) {
       const std::byte* abstract = head.page(head.first_page() + p).abstract;
       const auto* bytes = reinterpret_cast<const uint8_t*>(abstract);
-      const kernels::SketchParts parts = {.mean_f16 = reinterpret_cast<const uint16_t*>(
-                                              abstract + layout.key_mean_offset),
-                                          .scales = bytes + layout.scales_offset,
-                                          .high = bytes + layout.high_plane_offset,
-                                          .low = bytes + layout.low_plane_offset};
-      kernels::ScoreSketch(query, parts, spec.Scale(), logits + p * kChunkTokens, stride);
+      return kernels::SketchParts{.mean_f16 = reinterpret_cast<const uint16_t*>(
+                                      abstract + layout.key_mean_offset),
+                                  .scales = bytes + layout.scales_offset,
+                                  .high = bytes + layout.high_plane_offset,
+                                  .low = bytes + layout.low_plane_offset};
+    };
+    for (uint32_t p = 0; p < head.pages(); ++p) {
+      const uint32_t next = std::min(p + 1, head.pages() - 1);
+      kernels::ScoreSketch(query, parts(p), parts(next), spec.Scale(),
+                           logits + p * kChunkTokens, stride);
     }
   }
 };

@@ -32,27 +32,79 @@ void SpanBoundsKernel(const float* keys, size_t padded, float* low_high) {
   }
 }
 
-float UpperBoundKernel(const float* query, const float* low_high, size_t padded) {
-  const DF d;
-  // 0 times infinity is NaN: infinite bounds are taken as the largest finite value.
-  const auto largest = hn::Set(d, std::numeric_limits<float>::max());
-  auto sum = hn::Zero(d);
-  for (size_t i = 0; i < padded; i += hn::Lanes(d)) {
-    const auto q = hn::LoadU(d, query + i);
-    const auto low = hn::Max(hn::LoadU(d, low_high + i), hn::Neg(largest));
-    const auto high = hn::Min(hn::LoadU(d, low_high + padded + i), largest);
-    sum = hn::Add(sum, hn::Max(hn::Mul(q, low), hn::Mul(q, high)));
+// Bounds as they are stored, from the i-th on, `count` of them (the rest 0). 0 times
+// infinity is NaN: infinite bounds are taken as the largest finite value.
+template <class D, class Clamp>
+HWY_INLINE hn::Vec<D> LoadBounds(D d, const uint16_t* bounds, size_t count, Clamp clamp) {
+  const hn::Rebind<uint16_t, D> d16;
+  const hn::Rebind<hwy::float16_t, D> df16;
+  if (count >= hn::Lanes(d)) {
+    return clamp(hn::PromoteTo(d, hn::BitCast(df16, hn::LoadU(d16, bounds))));
   }
-  return hn::GetLane(hn::SumOfLanes(d, sum));
+  alignas(64) uint16_t part[kRowPad] = {};
+  std::copy_n(bounds, count, part);
+  return clamp(hn::PromoteTo(d, hn::BitCast(df16, hn::Load(d16, part))));
 }
 
-// One span.
-void ScoreBoundsKernel(const float* queries, size_t heads, size_t padded,
-                       const float* low_high, float scale, float* logits,
+// U of two spans that follow one another, for kHeads query heads (1 or 4): the bounds are
+// widened once for all of them.
+//   positive, negative: [kHeads][padded];  bounds: [2][low, high][dim]
+template <size_t kHeads>
+void ScoreTwoSpans(const float* positive, const float* negative, size_t dim,
+                   size_t padded, const uint16_t* bounds, const uint16_t* next,
+                   float scale, float* logits, size_t head_stride) {
+  const DF d;
+  const auto largest = hn::Set(d, std::numeric_limits<float>::max());
+  const auto least = hn::Neg(largest);
+  const auto not_less = [&](auto v) { return hn::Max(v, least); };
+  const auto not_more = [&](auto v) { return hn::Min(v, largest); };
+  auto a0 = hn::Zero(d), a1 = hn::Zero(d), b0 = hn::Zero(d), b1 = hn::Zero(d);
+  auto c0 = hn::Zero(d), c1 = hn::Zero(d), e0 = hn::Zero(d), e1 = hn::Zero(d);
+  for (size_t i = 0; i < dim; i += hn::Lanes(d)) {
+    for (size_t row = 0; row < 4; ++row) __builtin_prefetch(next + row * dim + i);
+    const auto low0 = LoadBounds(d, bounds + i, dim - i, not_less);
+    const auto high0 = LoadBounds(d, bounds + dim + i, dim - i, not_more);
+    const auto low1 = LoadBounds(d, bounds + 2 * dim + i, dim - i, not_less);
+    const auto high1 = LoadBounds(d, bounds + 3 * dim + i, dim - i, not_more);
+    const auto add = [&](size_t h, auto& first, auto& second) {
+      const auto p = hn::LoadU(d, positive + h * padded + i);
+      const auto n = hn::LoadU(d, negative + h * padded + i);
+      first = hn::MulAdd(n, low0, hn::MulAdd(p, high0, first));
+      second = hn::MulAdd(n, low1, hn::MulAdd(p, high1, second));
+    };
+    add(0, a0, a1);
+    if constexpr (kHeads == 4) {
+      add(1, b0, b1);
+      add(2, c0, c1);
+      add(3, e0, e1);
+    }
+  }
+  const auto store = [&](size_t h, auto first, auto second) {
+    logits[h * head_stride] = scale * hn::GetLane(hn::SumOfLanes(d, first));
+    logits[h * head_stride + 1] = scale * hn::GetLane(hn::SumOfLanes(d, second));
+  };
+  store(0, a0, a1);
+  if constexpr (kHeads == 4) {
+    store(1, b0, b1);
+    store(2, c0, c1);
+    store(3, e0, e1);
+  }
+}
+
+void ScoreBoundsKernel(const BoundsQuery& query, const uint16_t* bounds,
+                       const uint16_t* next, float scale, float* logits,
                        size_t head_stride) {
-  for (size_t h = 0; h < heads; ++h) {
-    logits[h * head_stride] =
-        scale * UpperBoundKernel(queries + h * padded, low_high, padded);
+  const size_t dim = query.dim;
+  const size_t padded = PaddedRow(dim);
+  for (size_t s = 0; s < kBoundsSpans; s += 2) {
+    size_t h = 0;
+    const auto score = [&](auto kernel) {
+      kernel(query.positive.data() + h * padded, query.negative.data() + h * padded, dim,
+             padded, bounds + s * 2 * dim, (h == 0 ? next : bounds) + s * 2 * dim, scale,
+             logits + h * head_stride + s, head_stride);
+    };
+    for (; h + 4 <= query.heads; h += 4) score(ScoreTwoSpans<4>);
+    for (; h < query.heads; ++h) score(ScoreTwoSpans<1>);
   }
 }
 
@@ -100,20 +152,26 @@ void EncodeBounds(const float* keys, size_t dim, uint16_t* out,
   }
 }
 
-void ScoreBounds(const float* queries, size_t heads, size_t dim, const uint16_t* bounds,
-                 float scale, float* logits, size_t head_stride) {
+void PrepareBoundsQuery(const float* queries, size_t heads, size_t dim,
+                        BoundsQuery* out) {
   const size_t padded = PaddedRow(dim);
-  alignas(64) float low_high[2 * PaddedRow(kSketchDimMax)];
-  for (size_t s = 0; s < kBoundsSpans; ++s) {
-    // RowsToF32 would make infinite bounds 0.
-    const auto* span = reinterpret_cast<const std::byte*>(bounds + s * 2 * dim);
-    ToF32(DType::kF16, span, dim, low_high);
-    ToF32(DType::kF16, span + dim * 2, dim, low_high + padded);
-    std::fill(low_high + dim, low_high + padded, 0.0f);
-    std::fill(low_high + padded + dim, low_high + 2 * padded, 0.0f);
-    HWY_DYNAMIC_DISPATCH(ScoreBoundsKernel)
-    (queries, heads, padded, low_high, scale, logits + s, head_stride);
+  out->heads = heads;
+  out->dim = dim;
+  out->positive.assign(heads * padded, 0.0f);
+  out->negative.assign(heads * padded, 0.0f);
+  for (size_t h = 0; h < heads; ++h) {
+    for (size_t i = 0; i < dim; ++i) {
+      const float q = queries[h * dim + i];
+      out->positive[h * padded + i] = std::max(q, 0.0f);
+      out->negative[h * padded + i] = std::min(q, 0.0f);
+    }
   }
+}
+
+void ScoreBounds(const BoundsQuery& query, const uint16_t* bounds, const uint16_t* next,
+                 float scale, float* logits, size_t head_stride) {
+  HWY_DYNAMIC_DISPATCH(ScoreBoundsKernel)
+  (query, bounds, next, scale, logits, head_stride);
 }
 
 }  // namespace kvtier::kernels

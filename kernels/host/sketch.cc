@@ -127,71 +127,98 @@ void CodeColumnsKernel(const float* y, size_t rotated_dim, float* scales, uint8_
   for (size_t t = 0; t < kSketchTokens; ++t) scales[t] = yz[t] / zz[t];
 }
 
-// sums[t] = sum over groups of the two planes' table entries of token t.
-void SumTables(const uint8_t* high, const uint8_t* low, size_t groups,
-               const uint8_t* tables, uint16_t* sums) {
+// The sums over groups of the two planes' table entries, of two query heads: what a
+// byte's nibbles are is found once for both.
+//   tables: [2][groups][high 16, low 16];  sums: out, [2][64]
+void SumTables2(const SketchParts& page, const SketchParts& next, size_t groups,
+                const uint8_t* tables, uint16_t* sums) {
   const DBytes d;
   const hn::Repartition<uint16_t, DBytes> d16;
   const size_t lanes = hn::Lanes(d);
   const auto nibble = hn::Set(d, 0x0F);
+  const uint8_t* other = tables + groups * 32;
   for (size_t j = 0; j < 32; j += lanes) {
     // Bytes are summed in pairs as 16-bit lanes: `all` gathers even + 256 odd modulo
-    // 2^16, `odd` the odd bytes alone. Even follows by subtraction.
-    auto first_all = hn::Zero(d16);
-    auto first_odd = hn::Zero(d16);
-    auto second_all = hn::Zero(d16);
-    auto second_odd = hn::Zero(d16);
+    // 2^16, `odd` the odd bytes alone. Even follows by subtraction. a, b: the heads;
+    // 0, 1: tokens j and j + 32.
+    auto a0_all = hn::Zero(d16), a0_odd = hn::Zero(d16);
+    auto a1_all = hn::Zero(d16), a1_odd = hn::Zero(d16);
+    auto b0_all = hn::Zero(d16), b0_odd = hn::Zero(d16);
+    auto b1_all = hn::Zero(d16), b1_odd = hn::Zero(d16);
     for (size_t g = 0; g < groups; ++g) {
-      const auto h = hn::LoadU(d, high + g * 32 + j);
-      const auto l = hn::LoadU(d, low + g * 32 + j);
-      const auto h_table = hn::LoadDup128(d, tables + g * 32);
-      const auto l_table = hn::LoadDup128(d, tables + g * 32 + 16);
-      const auto h_upper = hn::BitCast(d, hn::ShiftRight<4>(hn::BitCast(d16, h)));
-      const auto l_upper = hn::BitCast(d, hn::ShiftRight<4>(hn::BitCast(d16, l)));
-      const auto first =
-          hn::BitCast(d16, hn::Add(hn::TableLookupBytes(h_table, hn::And(h, nibble)),
-                                   hn::TableLookupBytes(l_table, hn::And(l, nibble))));
-      const auto second = hn::BitCast(
-          d16, hn::Add(hn::TableLookupBytes(h_table, hn::And(h_upper, nibble)),
-                       hn::TableLookupBytes(l_table, hn::And(l_upper, nibble))));
-      first_all = hn::Add(first_all, first);
-      first_odd = hn::Add(first_odd, hn::ShiftRight<8>(first));
-      second_all = hn::Add(second_all, second);
-      second_odd = hn::Add(second_odd, hn::ShiftRight<8>(second));
+      // Few at a time: the memory takes no more, and what waits for it holds up the rest.
+      __builtin_prefetch(next.high + g * 32 + j);
+      __builtin_prefetch(next.low + g * 32 + j);
+      const auto h = hn::LoadU(d, page.high + g * 32 + j);
+      const auto l = hn::LoadU(d, page.low + g * 32 + j);
+      const auto h0 = hn::And(h, nibble);
+      const auto l0 = hn::And(l, nibble);
+      const auto h1 =
+          hn::And(hn::BitCast(d, hn::ShiftRight<4>(hn::BitCast(d16, h))), nibble);
+      const auto l1 =
+          hn::And(hn::BitCast(d, hn::ShiftRight<4>(hn::BitCast(d16, l))), nibble);
+      const auto look_up = [&](auto h_table, auto l_table, auto h_index, auto l_index) {
+        return hn::BitCast(d16, hn::Add(hn::TableLookupBytes(h_table, h_index),
+                                        hn::TableLookupBytes(l_table, l_index)));
+      };
+      const auto add = [&](auto sum, auto& all, auto& odd) {
+        all = hn::Add(all, sum);
+        odd = hn::Add(odd, hn::ShiftRight<8>(sum));
+      };
+      const auto a_high = hn::LoadDup128(d, tables + g * 32);
+      const auto a_low = hn::LoadDup128(d, tables + g * 32 + 16);
+      add(look_up(a_high, a_low, h0, l0), a0_all, a0_odd);
+      add(look_up(a_high, a_low, h1, l1), a1_all, a1_odd);
+      const auto b_high = hn::LoadDup128(d, other + g * 32);
+      const auto b_low = hn::LoadDup128(d, other + g * 32 + 16);
+      add(look_up(b_high, b_low, h0, l0), b0_all, b0_odd);
+      add(look_up(b_high, b_low, h1, l1), b1_all, b1_odd);
     }
-    const auto first_even = hn::Sub(first_all, hn::ShiftLeft<8>(first_odd));
-    const auto second_even = hn::Sub(second_all, hn::ShiftLeft<8>(second_odd));
-    hn::StoreInterleaved2(first_even, first_odd, d16, sums + j);
-    hn::StoreInterleaved2(second_even, second_odd, d16, sums + 32 + j);
+    const auto store = [&](auto all, auto odd, uint16_t* out) {
+      hn::StoreInterleaved2(hn::Sub(all, hn::ShiftLeft<8>(odd)), odd, d16, out);
+    };
+    store(a0_all, a0_odd, sums + j);
+    store(a1_all, a1_odd, sums + 32 + j);
+    store(b0_all, b0_odd, sums + kSketchTokens + j);
+    store(b1_all, b1_odd, sums + kSketchTokens + 32 + j);
   }
 }
 
 void ScoreSketchKernel(const SketchQuery& query, const SketchParts& page,
-                       const float* scales, const float* mean, float scale, float* logits,
-                       size_t head_stride) {
+                       const SketchParts& next, const float* scales, const float* mean,
+                       float scale, float* logits, size_t head_stride) {
   const DF d;
   const hn::RebindToSigned<DF> di;
   const DU16 d16;
   const size_t lanes = hn::Lanes(d);
   const size_t padded = PaddedRow(query.dim);
-  for (size_t h = 0; h < query.heads; ++h) {
-    alignas(64) uint16_t sums[kSketchTokens];
-    SumTables(page.high, page.low, query.groups,
-              query.tables.data() + h * query.groups * 32, sums);
-    auto dot = hn::Zero(d);
-    const float* q = query.queries.data() + h * padded;
+  for (size_t pair = 0; pair < query.heads; pair += 2) {
+    alignas(64) uint16_t sums[2 * kSketchTokens];
+    // What follows is asked for once.
+    SumTables2(page, pair == 0 ? next : page, query.groups,
+               query.tables.data() + pair * query.groups * 32, sums);
+    const float* q = query.queries.data() + pair * padded;
+    auto first = hn::Zero(d);
+    auto second = hn::Zero(d);
     for (size_t i = 0; i < padded; i += lanes) {
-      dot = hn::MulAdd(hn::LoadU(d, q + i), hn::LoadU(d, mean + i), dot);
+      const auto m = hn::LoadU(d, mean + i);
+      first = hn::MulAdd(hn::LoadU(d, q + i), m, first);
+      second = hn::MulAdd(hn::LoadU(d, q + padded + i), m, second);
     }
-    const auto base = hn::Mul(hn::Set(d, scale), hn::SumOfLanes(d, dot));
-    const auto step = hn::Set(d, scale * query.step[h]);
-    const auto offset = hn::Set(d, scale * query.offset[h]);
-    float* out = logits + h * head_stride;
-    for (size_t t = 0; t < kSketchTokens; t += lanes) {
-      const auto sum = hn::ConvertTo(d, hn::PromoteTo(di, hn::Load(d16, sums + t)));
-      const auto rz = hn::MulAdd(sum, step, offset);
-      hn::StoreU(hn::MulAdd(hn::LoadU(d, scales + t), rz, base), d, out + t);
-    }
+    const auto store = [&](size_t h, auto dot, const uint16_t* head_sums) {
+      const auto base = hn::Mul(hn::Set(d, scale), hn::SumOfLanes(d, dot));
+      const auto step = hn::Set(d, scale * query.step[h]);
+      const auto offset = hn::Set(d, scale * query.offset[h]);
+      float* out = logits + h * head_stride;
+      for (size_t t = 0; t < kSketchTokens; t += lanes) {
+        const auto sum =
+            hn::ConvertTo(d, hn::PromoteTo(di, hn::Load(d16, head_sums + t)));
+        const auto rz = hn::MulAdd(sum, step, offset);
+        hn::StoreU(hn::MulAdd(hn::LoadU(d, scales + t), rz, base), d, out + t);
+      }
+    };
+    store(pair, first, sums);
+    if (pair + 1 < query.heads) store(pair + 1, second, sums + kSketchTokens);
   }
 }
 
@@ -264,8 +291,10 @@ void PrepareSketchQuery(const float* queries, size_t heads, size_t dim,
   out->heads = heads;
   out->dim = dim;
   out->groups = rotated_dim / 4;
-  out->queries.assign(heads * padded, 0.0f);
-  out->tables.resize(heads * out->groups * 32);
+  // Heads are scored in pairs.
+  const size_t heads_in_pairs = (heads + 1) / 2 * 2;
+  out->queries.assign(heads_in_pairs * padded, 0.0f);
+  out->tables.resize(heads_in_pairs * out->groups * 32);
   out->step.resize(heads);
   out->offset.resize(heads);
   out->scratch.resize(rotated_dim);
@@ -305,8 +334,11 @@ void PrepareSketchQuery(const float* queries, size_t heads, size_t dim,
   }
 }
 
-void ScoreSketch(const SketchQuery& query, const SketchParts& page, float scale,
-                 float* logits, size_t head_stride) {
+void ScoreSketch(const SketchQuery& query, const SketchParts& page,
+                 const SketchParts& next, float scale, float* logits,
+                 size_t head_stride) {
+  for (size_t i = 0; i < query.dim; i += 32) __builtin_prefetch(next.mean_f16 + i);
+  __builtin_prefetch(next.scales);
   const std::array<float, 256>& table = ScaleTable();
   alignas(64) float scales[kSketchTokens];
   for (size_t t = 0; t < kSketchTokens; ++t) scales[t] = table[page.scales[t]];
@@ -314,7 +346,7 @@ void ScoreSketch(const SketchQuery& query, const SketchParts& page, float scale,
   RowsToF32(DType::kF16, reinterpret_cast<const std::byte*>(page.mean_f16), 0, 1,
             query.dim, mean);
   HWY_DYNAMIC_DISPATCH(ScoreSketchKernel)
-  (query, page, scales, mean, scale, logits, head_stride);
+  (query, page, next, scales, mean, scale, logits, head_stride);
 }
 
 void ScoreSketchReference(const float* queries, size_t heads, size_t dim,

@@ -54,8 +54,8 @@ struct SketchQuery {
   size_t heads = 0;
   size_t dim = 0;
   size_t groups = 0;            // D / 4
-  std::vector<float> queries;   // [heads][PaddedRow(dim)]
-  std::vector<uint8_t> tables;  // [heads][groups][high 16, low 16]
+  std::vector<float> queries;   // [heads, made even][PaddedRow(dim)]
+  std::vector<uint8_t> tables;  // [heads, made even][groups][high 16, low 16]
   std::vector<float> step;      // [heads]
   std::vector<float> offset;    // [heads]
   std::vector<float> scratch;
@@ -65,8 +65,11 @@ struct SketchQuery {
 void PrepareSketchQuery(const float* queries, size_t heads, size_t dim, SketchQuery* out);
 
 // logits[h * head_stride + t] = scale * q_h.k_t as sketched, for the page's 64 tokens.
-void ScoreSketch(const SketchQuery& query, const SketchParts& page, float scale,
-                 float* logits, size_t head_stride);
+//   next: the page that will be scored next, or any: the memory is asked for it
+//   meanwhile.
+//         Pages' abstracts lie apart, which no processor foresees
+void ScoreSketch(const SketchQuery& query, const SketchParts& page,
+                 const SketchParts& next, float scale, float* logits, size_t head_stride);
 
 // The same by the definition, component by component, with the query unquantised.
 void ScoreSketchReference(const float* queries, size_t heads, size_t dim,

@@ -1,6 +1,7 @@
 // Question: how near are the scoring kernels to what one core can do?
-// Method: abstracts of a gigabyte (what the kernel reads of them), scored page by page as
-//   a selection does: a kv head's 1,024 pages for the query heads of its group, into one
+// Method: abstracts of a gigabyte (what the kernel reads of them), scored by the stage
+// that
+//   a selection uses: a kv head's 1,024 pages for the query heads of its group, into one
 //   array of logits. The ceiling of a round is the slower of reading as many bytes that
 //   lie together and of a dot product with as many multiply-adds out of L1:
 //     bounds   two products a channel, span and query head, in f32
@@ -9,15 +10,14 @@
 //   The rows `.cached` score 64 pages again and again, 0.3 MiB, beside the dot product
 //   alone: what is the kernel's own, and not the memory's.
 // Expectation: one core reads 31 to 38 GB/s. A page's bounds are 2 KiB: 60 ns; its 4,096
-//   products take 16 a cycle 85 ns: 24 GB/s. The kernel clamps, multiplies twice, takes
-//   the maximum and adds where the roof has two instructions: 0.3. A page's sketch is 2.3
+//   products take 16 a cycle 85 ns: 24 GB/s. The kernel has the roof's multiply-adds, and
+//   widens and clamps the bounds once for four query heads: 0.7. A page's sketch is 2.3
 //   KiB: 70 ns; its 32,768 products 64 a cycle 170 ns: 14 GB/s. Table look-ups need about
 //   as many instructions as the dot product: 0.5 to 0.8.
 // Measured: README.md.
 
 #include <algorithm>
 #include <cstring>
-#include <functional>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -26,8 +26,9 @@
 #include "absl/strings/str_format.h"
 #include "kernels/host/bounds.h"
 #include "kernels/host/convert.h"
-#include "kernels/host/sketch.h"
 #include "retrieval/abstract.h"
+#include "retrieval/score.h"
+#include "retrieval/view.h"
 #include "tests/bench/bench.h"
 #include "tests/bench/geometry.h"
 #include "tests/bench/roof.h"
@@ -64,6 +65,7 @@ class Abstracts {
     }
   }
 
+  const AbstractLayout& layout() const { return layout_; }
   size_t stride() const { return layout_.page_abstract_bytes; }
   size_t pages() const { return pages_; }
   const std::byte* page(size_t index) const { return memory_.get() + index * stride(); }
@@ -97,8 +99,8 @@ struct Work {
   uint64_t products = 0;  // of one query head
   double (*dot_seconds)(uint64_t) = nullptr;
   const char* dot_name = "";
-  // Scores one page; `index` is its place in a run.
-  std::function<void(const std::byte* page, size_t index)> score;
+  std::unique_ptr<const retrieval::ScoreStage> stage;
+  size_t units_per_page = 0;
 };
 
 enum class Pages { kInMemory, kInCache };
@@ -111,10 +113,25 @@ absl::Status ScoreRow(Pages where, const Settings& settings, const Work& work, R
   const Abstracts abstracts(where == Pages::kInMemory ? visits : kDistinctPages);
   const double gigabytes = static_cast<double>(visits * work.read_bytes) / 1e9;
   std::vector<double> in_place, memory, dot;
+  std::vector<retrieval::PageView> pages(visits);
+  for (size_t v = 0; v < visits; ++v) {
+    pages[v].abstract = abstracts.page(v % abstracts.pages());
+  }
+  const retrieval::LayerSpec layer = Layer();
+  retrieval::LayerView view;
+  view.spec = &layer;
+  view.layout = &abstracts.layout();
+  view.dtype = kDType;
+  view.chunk_count = kRunPages;
+  view.pages = pages;
+  const std::vector<float> queries = kernels::Gaussian(kGroup * kDim, 7);
+  std::vector<float> logits(kGroup * kRunPages * work.units_per_page);
   const auto ours = [&]() -> absl::StatusOr<double> {
     const Stopwatch stopwatch;
-    for (size_t v = 0; v < visits; ++v) {
-      work.score(abstracts.page(v % abstracts.pages()), v % kRunPages);
+    // To the stage, a run is a kv head.
+    for (uint32_t run = 0; run < runs; ++run) {
+      work.stage->Score({.layer = &view, .kv_head = run, .begin = 0, .end = kRunTokens},
+                        queries.data(), logits.data(), kRunPages * work.units_per_page);
     }
     return gigabytes / stopwatch.Seconds();
   };
@@ -149,52 +166,30 @@ absl::Status ScoreRow(Pages where, const Settings& settings, const Work& work, R
 
 absl::Status BoundsBench(Pages where, const Settings& settings, Row* row) {
   const AbstractLayout layout = AbstractLayout::For(Layer(), AbstractSet());
-  const std::vector<float> queries = kernels::Gaussian(kGroup * kDim, 7);
-  constexpr size_t kStride = kRunPages * kernels::kBoundsSpans;
-  std::vector<float> logits(kGroup * kStride);
-  const float scale = Layer().Scale();
-  const Work work{.offset = layout.bounds_offset,
-                  .read_bytes = kernels::kBoundsSpans * 2 * kDim * sizeof(uint16_t),
-                  .products = kernels::kBoundsSpans * 2 * kDim,
-                  .dot_seconds = DotF32Seconds,
-                  .dot_name = "f32",
-                  .score = [&](const std::byte* page, size_t index) {
-                    kernels::ScoreBounds(
-                        queries.data(), kGroup, kDim,
-                        reinterpret_cast<const uint16_t*>(page + layout.bounds_offset),
-                        scale, logits.data() + index * kernels::kBoundsSpans, kStride);
-                  }};
-  return ScoreRow(where, settings, work, row);
+  return ScoreRow(where, settings,
+                  {.offset = layout.bounds_offset,
+                   .read_bytes = kernels::kBoundsSpans * 2 * kDim * sizeof(uint16_t),
+                   .products = kernels::kBoundsSpans * 2 * kDim,
+                   .dot_seconds = DotF32Seconds,
+                   .dot_name = "f32",
+                   .stage = retrieval::BoundScore(),
+                   .units_per_page = kernels::kBoundsSpans},
+                  row);
 }
 
 absl::Status SketchBench(Pages where, const Settings& settings, Row* row) {
   const AbstractLayout layout = AbstractLayout::For(Layer(), AbstractSet());
   const size_t planes = 2 * layout.padded_key_dim / 4 * (kChunkTokens / 2);
-  const std::vector<float> queries = kernels::Gaussian(kGroup * kDim, 7);
-  std::vector<float> logits(kGroup * kRunTokens);
-  const float scale = Layer().Scale();
-  kernels::SketchQuery query;
-  const Work work{
-      // The kernel skips the value's mean, of 256 bytes; the ceiling reads in one piece.
-      .offset = layout.key_mean_offset,
-      .read_bytes = kDim * sizeof(uint16_t) + kChunkTokens + planes,
-      .products = uint64_t{kChunkTokens} * kDim,
-      .dot_seconds = DotInt8Seconds,
-      .dot_name = DotInt8Name(),
-      .score = [&](const std::byte* page, size_t index) {
-        if (index == 0) {
-          kernels::PrepareSketchQuery(queries.data(), kGroup, kDim, &query);
-        }
-        const auto* bytes = reinterpret_cast<const uint8_t*>(page);
-        kernels::ScoreSketch(query,
-                             {.mean_f16 = reinterpret_cast<const uint16_t*>(
-                                  bytes + layout.key_mean_offset),
-                              .scales = bytes + layout.scales_offset,
-                              .high = bytes + layout.high_plane_offset,
-                              .low = bytes + layout.low_plane_offset},
-                             scale, logits.data() + index * kChunkTokens, kRunTokens);
-      }};
-  return ScoreRow(where, settings, work, row);
+  // The kernel skips the value's mean, of 256 bytes; the ceiling reads in one piece.
+  return ScoreRow(where, settings,
+                  {.offset = layout.key_mean_offset,
+                   .read_bytes = kDim * sizeof(uint16_t) + kChunkTokens + planes,
+                   .products = uint64_t{kChunkTokens} * kDim,
+                   .dot_seconds = DotInt8Seconds,
+                   .dot_name = DotInt8Name(),
+                   .stage = retrieval::SketchScore(),
+                   .units_per_page = kChunkTokens},
+                  row);
 }
 
 }  // namespace

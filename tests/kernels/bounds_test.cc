@@ -30,8 +30,9 @@ TEST_P(Bounds, AreAboveEveryToken) {
   std::vector<float> scratch;
   EncodeBounds(Padded(keys, dim).data(), dim, bounds.data(), &scratch);
   std::vector<float> upper(kHeads * 5);
-  ScoreBounds(Padded(queries, dim).data(), kHeads, dim, bounds.data(), 1.0f, upper.data(),
-              5);
+  BoundsQuery query;
+  PrepareBoundsQuery(queries.data(), kHeads, dim, &query);
+  ScoreBounds(query, bounds.data(), bounds.data(), 1.0f, upper.data(), 5);
   for (size_t h = 0; h < kHeads; ++h) {
     for (size_t t = 0; t < 64; ++t) {
       const float* q = queries.data() + h * dim;
@@ -41,6 +42,37 @@ TEST_P(Bounds, AreAboveEveryToken) {
       ASSERT_FALSE(std::isnan(upper[h * 5 + t / 16]));
       // The slack is what summing in f32 can lose.
       EXPECT_GE(upper[h * 5 + t / 16], Dot(q, k, dim) - 1e-6 * magnitude_sum);
+    }
+  }
+}
+
+class BoundsDims : public ::testing::TestWithParam<size_t> {};
+INSTANTIATE_TEST_SUITE_P(Dims, BoundsDims,
+                         ::testing::Values(1, 3, 8, 16, 17, 64, 80, 100, 128));
+
+TEST_P(BoundsDims, AreTheDefinition) {
+  const size_t dim = GetParam();
+  std::vector<uint16_t> bounds(8 * dim);
+  std::vector<float> scratch;
+  EncodeBounds(Padded(Gaussian(64 * dim, 31), dim).data(), dim, bounds.data(), &scratch);
+  const std::vector<uint16_t> next = bounds;
+  for (const size_t heads : {1, 2, 4, 5, 8, 11}) {
+    const std::vector<float> queries = Gaussian(heads * dim, 32);
+    BoundsQuery query;
+    PrepareBoundsQuery(queries.data(), heads, dim, &query);
+    std::vector<float> upper(heads * 7, -1.0f);
+    ScoreBounds(query, bounds.data(), next.data(), 0.5f, upper.data(), 7);
+    for (size_t h = 0; h < heads; ++h) {
+      for (size_t s = 0; s < 4; ++s) {
+        double want = 0.0;
+        for (size_t i = 0; i < dim; ++i) {
+          const double q = queries[h * dim + i];
+          want += std::max(q * F32FromF16(bounds[s * 2 * dim + i]),
+                           q * F32FromF16(bounds[(s * 2 + 1) * dim + i]));
+        }
+        EXPECT_NEAR(upper[h * 7 + s], 0.5 * want, 1e-4) << heads << " heads, head " << h;
+      }
+      EXPECT_EQ(upper[h * 7 + 4], -1.0f) << "only its own four are written";
     }
   }
 }

@@ -79,12 +79,12 @@ TEST_P(SketchDims, ColumnsRotateAsVectorsDo) {
 TEST_P(SketchDims, VectorScoresAreTheDefinitions) {
   const size_t dim = GetParam();
   const Page page = Encode(Gaussian(64 * dim, 4, 2.0f), dim);
-  for (const size_t heads : {1, 3, 4}) {
+  for (const size_t heads : {1, 2, 3, 4}) {
     const std::vector<float> q = Gaussian(heads * dim, 5);
     SketchQuery query;
     PrepareSketchQuery(q.data(), heads, dim, &query);
     std::vector<float> got(heads * 100), want(heads * 100);
-    ScoreSketch(query, page.parts(), 0.5f, got.data(), 100);
+    ScoreSketch(query, page.parts(), page.parts(), 0.5f, got.data(), 100);
     ScoreSketchReference(q.data(), heads, dim, page.parts(), 0.5f, want.data(), 100);
     for (size_t h = 0; h < heads; ++h) {
       for (size_t t = 0; t < 64; ++t) {
@@ -116,7 +116,7 @@ TEST_P(SketchQuality, FollowsExactScores) {
   SketchQuery query;
   PrepareSketchQuery(q.data(), 1, dim, &query);
   std::vector<float> got(64);
-  ScoreSketch(query, page.parts(), 1.0f, got.data(), 64);
+  ScoreSketch(query, page.parts(), page.parts(), 1.0f, got.data(), 64);
   std::vector<double> a(64), b(64);
   for (size_t t = 0; t < 64; ++t) {
     a[t] = got[t];
@@ -137,7 +137,7 @@ TEST(Sketch, IsExactForEqualKeys) {
   SketchQuery query;
   PrepareSketchQuery(q.data(), 1, kDim, &query);
   std::vector<float> got(64);
-  ScoreSketch(query, page.parts(), 1.0f, got.data(), 64);
+  ScoreSketch(query, page.parts(), page.parts(), 1.0f, got.data(), 64);
   for (const float logit : got) {
     EXPECT_NEAR(logit, Dot(q.data(), key.data(), kDim), 1e-3);
   }
@@ -152,7 +152,7 @@ TEST(Sketch, ZeroAndHugeInputsStayFinite) {
       SketchQuery query;
       PrepareSketchQuery(q.data(), 1, kDim, &query);
       std::vector<float> got(64);
-      ScoreSketch(query, page.parts(), 1.0f, got.data(), 64);
+      ScoreSketch(query, page.parts(), page.parts(), 1.0f, got.data(), 64);
       for (const float logit : got) EXPECT_TRUE(std::isfinite(logit)) << scale;
     }
   }
