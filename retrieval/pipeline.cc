@@ -12,9 +12,9 @@ namespace {
 
 // One thread's working memory: grows to the longest context seen.
 struct Scratch {
-  std::vector<float> logits;         // [group][units]
+  std::vector<float> logits;         // [group][units]; then weights (softmax.h)
+  std::vector<float> shift;          // [group], of the weights
   std::vector<float> probabilities;  // [units]
-  std::vector<float> weights;        // [units]
 };
 
 class Pipeline final : public System {
@@ -49,9 +49,10 @@ class Pipeline final : public System {
  private:
   Selected DoSelect(const LayerView& view, const Query& query,
                     LayerState* state) const override;
-  // Scores one query of the window into scratch->logits, softcap applied.
-  void Score(const HeadView& head, const Query& query, uint32_t query_index,
-             size_t unit_count, Scratch* scratch) const;
+  // Scores one query of the window, softcap applied. Its weights over the candidates go
+  // to scratch->logits and shift; `share` of its attention is added to the probabilities.
+  void Weigh(const HeadView& head, const Query& query, uint32_t query_index, float share,
+             Scratch* scratch) const;
   std::vector<uint32_t> Choose(const HeadView& head, const Query& query,
                                Scratch* scratch) const;
   void EstimateRest(const HeadView& head, const Query& query,
@@ -67,38 +68,38 @@ class Pipeline final : public System {
   const Declaration stages_;
 };
 
-void Pipeline::Score(const HeadView& head, const Query& query, uint32_t query_index,
-                     size_t unit_count, Scratch* scratch) const {
+void Pipeline::Weigh(const HeadView& head, const Query& query, uint32_t query_index,
+                     float share, Scratch* scratch) const {
   const LayerSpec& spec = *head.layer->spec;
+  const size_t unit_count = UnitCount(head);
   const size_t first_head =
       size_t{query_index} * spec.query_heads + size_t{head.kv_head} * head.group_size();
   scratch->logits.resize(head.group_size() * unit_count);
+  scratch->shift.resize(head.group_size());
   stages_.score->Score(head, query.values.data() + first_head * spec.key_dim,
                        scratch->logits.data(), unit_count);
   kernels::Softcap(spec.softcap, scratch->logits.data(), scratch->logits.size());
+  // Units that hold a candidate.
+  const uint32_t unit_tokens = stages_.units->tokens();
+  const size_t first = (head.begin - head.first_token()) / unit_tokens;
+  const size_t last = (head.end - head.first_token() + unit_tokens - 1) / unit_tokens;
+  for (uint32_t h = 0; h < head.group_size(); ++h) {
+    scratch->shift[h] =
+        kernels::AddSoftmax(scratch->logits.data() + h * unit_count + first, last - first,
+                            share / static_cast<float>(head.group_size()),
+                            scratch->probabilities.data() + first);
+  }
 }
 
 std::vector<uint32_t> Pipeline::Choose(const HeadView& head, const Query& query,
                                        Scratch* scratch) const {
-  const uint32_t unit_tokens = stages_.units->tokens();
-  const size_t unit_count = UnitCount(head);
-  // Units that hold a candidate.
-  const size_t first = (head.begin - head.first_token()) / unit_tokens;
-  const size_t last = (head.end - head.first_token() + unit_tokens - 1) / unit_tokens;
-  scratch->probabilities.assign(unit_count, 0.0f);
-  scratch->weights.resize(unit_count);
+  scratch->probabilities.assign(UnitCount(head), 0.0f);
   const uint32_t first_query = stages_.query->FirstAsking(query);
-  const float share = 1.0f / (static_cast<float>(query.query_count - first_query) *
-                              static_cast<float>(head.group_size()));
+  const float share = 1.0f / static_cast<float>(query.query_count - first_query);
   for (uint32_t i = first_query; i < query.query_count; ++i) {
-    Score(head, query, i, unit_count, scratch);
-    for (uint32_t h = 0; h < head.group_size(); ++h) {
-      kernels::AddSoftmax(scratch->logits.data() + h * unit_count + first, last - first,
-                          share, scratch->weights.data(),
-                          scratch->probabilities.data() + first);
-    }
+    Weigh(head, query, i, share, scratch);
   }
-  return stages_.budget->Choose(head, unit_tokens, scratch->probabilities,
+  return stages_.budget->Choose(head, stages_.units->tokens(), scratch->probabilities,
                                 options().budget_tokens);
 }
 
@@ -106,13 +107,13 @@ void Pipeline::EstimateRest(const HeadView& head, const Query& query,
                             absl::Span<const uint32_t> chosen, Scratch* scratch,
                             Selected* selected) const {
   const LayerSpec& spec = *head.layer->spec;
-  const size_t unit_count = UnitCount(head);
   for (uint32_t i = 0; i < query.query_count; ++i) {
-    // A single query's logits are still there from choosing.
-    if (query.query_count > 1) Score(head, query, i, unit_count, scratch);
+    // A single query's weights are still there from choosing.
+    if (query.query_count > 1) Weigh(head, query, i, 0.0f, scratch);
     const size_t first_head =
         size_t{i} * spec.query_heads + size_t{head.kv_head} * head.group_size();
-    stages_.rest->Estimate(head, chosen, scratch->logits.data(), unit_count,
+    stages_.rest->Estimate(head, chosen, scratch->logits.data(), UnitCount(head),
+                           scratch->shift.data(),
                            selected->rest_output.data() + first_head * spec.value_dim,
                            selected->rest_lse.data() + first_head);
   }

@@ -28,12 +28,13 @@ class RestStage {
 
   // One query's estimate for a kv head's group. Not called if estimates() is false.
   //   selected: ascending
-  //   logits:   [group][stride] per token, softcap applied; overwritten
+  //   weights:  [group][stride] per token, exp(logit - shift[its head]); overwritten
+  //   shift:    [group]
   //   output:   [group][value_dim];  lse: [group], -infinity (and output zero) where
   //             nothing is left
   virtual void Estimate(const HeadView& head, absl::Span<const uint32_t> selected,
-                        float* logits, size_t stride, float* output,
-                        float* lse) const = 0;
+                        float* weights, size_t stride, const float* shift,
+                        float* output, float* lse) const = 0;
 };
 
 std::unique_ptr<const RestStage> Dropped();

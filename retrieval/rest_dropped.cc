@@ -8,8 +8,8 @@ class DroppedRest final : public RestStage {
   bool estimates() const override { return false; }
   AbstractSet needs() const override { return {.sketch = false, .bounds = false}; }
   size_t AbstractBytesPerPage(const LayerView&) const override { return 0; }
-  void Estimate(const HeadView&, absl::Span<const uint32_t>, float*, size_t, float*,
-                float*) const override {}
+  void Estimate(const HeadView&, absl::Span<const uint32_t>, float*, size_t, const float*,
+                float*, float*) const override {}
 };
 
 }  // namespace

@@ -23,7 +23,7 @@ float PartialAttention(const AttentionShape& shape, DType dtype,
             shape.scale, weights.data(), rows);
   Softcap(shape.softcap, weights.data(), rows);
   float sum = 0.0f;
-  const float lse = ExpShifted(weights.data(), rows, weights.data(), &sum);
+  const float shift = ExpShifted(weights.data(), rows, &sum);
   std::vector<float> value(PaddedRow(shape.value_dim));
   for (size_t t = 0; t < rows; ++t) {
     ToF32(dtype, rows_data + t * row_bytes + shape.key_dim * ElementBytes(dtype),
@@ -31,7 +31,7 @@ float PartialAttention(const AttentionShape& shape, DType dtype,
     const float weight = weights[t] / sum;
     for (size_t i = 0; i < shape.value_dim; ++i) output[i] += weight * value[i];
   }
-  return lse;
+  return LogSumExp(shift, sum);
 }
 
 void MergePartial(const float* other_output, float other_lse, size_t value_dim,

@@ -43,8 +43,8 @@ float MaxKernel(const float* x, size_t count) {
   return result;
 }
 
-// weights = exp(x - max), and their sum.
-float ExpSumKernel(const float* x, size_t count, float max, float* weights) {
+// x becomes exp(x - max); returns the sum.
+float ExpSumKernel(float* x, size_t count, float max) {
   const DF d;
   const size_t lanes = hn::Lanes(d);
   const auto top = hn::Set(d, max);
@@ -55,13 +55,13 @@ float ExpSumKernel(const float* x, size_t count, float max, float* weights) {
   for (; i + lanes <= count; i += lanes) {
     const auto e =
         hn::Exp(d, hn::Max(hn::Sub(hn::Min(hn::LoadU(d, x + i), top), top), least));
-    hn::StoreU(e, d, weights + i);
+    hn::StoreU(e, d, x + i);
     sum = hn::Add(sum, e);
   }
   float total = hn::GetLane(hn::SumOfLanes(d, sum));
   for (; i < count; ++i) {
-    weights[i] = std::exp(std::min(x[i], max) - max);
-    total += weights[i];
+    x[i] = std::exp(std::min(x[i], max) - max);
+    total += x[i];
   }
   return total;
 }
@@ -92,26 +92,28 @@ void Softcap(float softcap, float* logits, size_t count) {
   if (softcap > 0.0f) HWY_DYNAMIC_DISPATCH(SoftcapKernel)(softcap, logits, count);
 }
 
-float ExpShifted(const float* logits, size_t count, float* weights, float* weight_sum) {
-  float max = HWY_DYNAMIC_DISPATCH(MaxKernel)(logits, count);
-  if (max == -std::numeric_limits<float>::infinity()) {
-    std::fill_n(weights, count, 0.0f);
+float ExpShifted(float* logits, size_t count, float* weight_sum) {
+  float shift = HWY_DYNAMIC_DISPATCH(MaxKernel)(logits, count);
+  if (shift == -std::numeric_limits<float>::infinity()) {
+    std::fill_n(logits, count, 0.0f);
     *weight_sum = 0.0f;
-    return max;
+    return shift;
   }
   // Infinity less infinity is NaN: infinite logits count as the largest finite one.
-  max = std::min(max, std::numeric_limits<float>::max());
-  *weight_sum = HWY_DYNAMIC_DISPATCH(ExpSumKernel)(logits, count, max, weights);
-  return max + std::log(*weight_sum);
+  shift = std::min(shift, std::numeric_limits<float>::max());
+  *weight_sum = HWY_DYNAMIC_DISPATCH(ExpSumKernel)(logits, count, shift);
+  return shift;
 }
 
-void AddSoftmax(const float* logits, size_t count, float factor, float* scratch,
-                float* probabilities) {
+float LogSumExp(float shift, float weight_sum) { return shift + std::log(weight_sum); }
+
+float AddSoftmax(float* logits, size_t count, float factor, float* probabilities) {
   float sum = 0.0f;
-  ExpShifted(logits, count, scratch, &sum);
+  const float shift = ExpShifted(logits, count, &sum);
   if (sum > 0.0f) {
-    HWY_DYNAMIC_DISPATCH(AddScaledKernel)(scratch, count, factor / sum, probabilities);
+    HWY_DYNAMIC_DISPATCH(AddScaledKernel)(logits, count, factor / sum, probabilities);
   }
+  return shift;
 }
 
 }  // namespace kvtier::kernels

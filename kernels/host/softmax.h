@@ -13,14 +13,16 @@ namespace kvtier::kernels {
 // x = softcap * tanh(x / softcap), in place; nothing if softcap is 0.
 void Softcap(float softcap, float* logits, size_t count);
 
-// weights[i] = exp(logits[i] - max), 0 where all are -infinity; returns the log-sum-exp.
-// `weights` may be `logits`. The sum of the weights goes to *weight_sum.
-float ExpShifted(const float* logits, size_t count, float* weights, float* weight_sum);
+// logits become weights, in place: exp(logit - shift), 0 where all are -infinity. Returns
+// the shift, their largest; their sum goes to *weight_sum.
+float ExpShifted(float* logits, size_t count, float* weight_sum);
 
-// probabilities[i] += factor * softmax(logits)[i].
-//   scratch: [count]
-void AddSoftmax(const float* logits, size_t count, float factor, float* scratch,
-                float* probabilities);
+// Of logits whose weights are exp(logit - shift); -infinity where the weights are 0.
+float LogSumExp(float shift, float weight_sum);
+
+// probabilities[i] += factor * softmax(logits)[i]. logits become weights, as above;
+// returns the shift.
+float AddSoftmax(float* logits, size_t count, float factor, float* probabilities);
 
 }  // namespace kvtier::kernels
 

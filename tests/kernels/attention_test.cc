@@ -70,12 +70,16 @@ TEST(Softmax, AsInDoubleAtEveryTail) {
     double max = -1e30, sum = 0.0;
     for (const float l : logits) max = std::max<double>(max, l);
     for (const float l : logits) sum += std::exp(l - max);
-    std::vector<float> weights(n), p(n, 1.0f), scratch(n);
+    std::vector<float> weights = logits, p(n, 1.0f);
     float weight_sum = 0.0f;
-    EXPECT_NEAR(ExpShifted(logits.data(), n, weights.data(), &weight_sum),
-                max + std::log(sum), 1e-5 * std::abs(max) + 1e-5);
-    AddSoftmax(logits.data(), n, 0.5f, scratch.data(), p.data());
+    const float shift = ExpShifted(weights.data(), n, &weight_sum);
+    EXPECT_EQ(shift, static_cast<float>(max));
+    EXPECT_NEAR(LogSumExp(shift, weight_sum), max + std::log(sum),
+                1e-5 * std::abs(max) + 1e-5);
+    weights = logits;
+    EXPECT_EQ(AddSoftmax(weights.data(), n, 0.5f, p.data()), shift);
     for (size_t i = 0; i < n; ++i) {
+      EXPECT_NEAR(weights[i], std::exp(logits[i] - max), 1e-6);
       EXPECT_NEAR(p[i], 1.0 + 0.5 * std::exp(logits[i] - max) / sum, 1e-6);
     }
   }
@@ -83,15 +87,18 @@ TEST(Softmax, AsInDoubleAtEveryTail) {
 
 TEST(Softmax, InfiniteLogits) {
   for (const size_t n : {3, 33}) {
-    std::vector<float> logits(n, -kInfinity), p(n, 0.0f), scratch(n);
+    std::vector<float> logits(n, -kInfinity), p(n, 0.0f);
     float sum = 1.0f;
-    EXPECT_EQ(ExpShifted(logits.data(), n, scratch.data(), &sum), -kInfinity);
+    EXPECT_EQ(ExpShifted(logits.data(), n, &sum), -kInfinity);
     EXPECT_EQ(sum, 0.0f);
-    AddSoftmax(logits.data(), n, 1.0f, scratch.data(), p.data());
+    EXPECT_EQ(LogSumExp(-kInfinity, sum), -kInfinity);
+    logits.assign(n, -kInfinity);
+    AddSoftmax(logits.data(), n, 1.0f, p.data());
     EXPECT_EQ(p[0], 0.0f);
+    logits.assign(n, -kInfinity);
     logits[1] = kInfinity;
     logits[2] = 5.0f;
-    AddSoftmax(logits.data(), n, 1.0f, scratch.data(), p.data());
+    AddSoftmax(logits.data(), n, 1.0f, p.data());
     EXPECT_EQ(p[1], 1.0f);
     EXPECT_LT(p[2], 1e-30f);
   }

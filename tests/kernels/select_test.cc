@@ -40,6 +40,31 @@ TEST(SelectLargest, AsASortWould) {
   }
 }
 
+TEST(SelectLargest, AsASortWouldOfManyHoweverTheyLie) {
+  constexpr size_t kCount = 20000;
+  std::vector<std::vector<float>> shapes(6, Gaussian(kCount, 32));
+  for (float& v : shapes[1]) v = std::round(v);       // many ties
+  for (float& v : shapes[2]) v = std::exp(8.0f * v);  // a few hold most
+  std::sort(shapes[3].begin(), shapes[3].end());
+  shapes[4].assign(kCount, 0.0f);                                // nothing to tell apart
+  for (size_t i = 0; i < kCount; i += 16) shapes[5][i] += 9.0f;  // a sample misleads
+  for (size_t i = 0; i < kCount; i += 7) {
+    shapes[0][i] = std::numeric_limits<float>::quiet_NaN();
+    shapes[2][i] = -0.0f;
+  }
+  for (size_t shape = 0; shape < shapes.size(); ++shape) {
+    std::vector<float> sortable = shapes[shape];
+    for (float& v : sortable) {
+      if (std::isnan(v)) v = -std::numeric_limits<float>::infinity();
+    }
+    for (const size_t count : {1, 7, 200, 1024, 3000, 19999}) {
+      std::vector<uint32_t> chosen;
+      SelectLargest(shapes[shape], count, 0, &chosen);
+      EXPECT_EQ(chosen, Reference(sortable, count)) << shape << " " << count;
+    }
+  }
+}
+
 TEST(SelectLargest, LowerIndexWinsAmongEquals) {
   std::vector<uint32_t> chosen;
   SelectLargest({1.0f, 2.0f, 2.0f, 2.0f, 3.0f}, 3, 100, &chosen);
