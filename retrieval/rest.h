@@ -33,8 +33,8 @@ class RestStage {
   //   output:   [group][value_dim];  lse: [group], -infinity (and output zero) where
   //             nothing is left
   virtual void Estimate(const HeadView& head, absl::Span<const uint32_t> selected,
-                        float* weights, size_t stride, const float* shift,
-                        float* output, float* lse) const = 0;
+                        float* weights, size_t stride, const float* shift, float* output,
+                        float* lse) const = 0;
 };
 
 std::unique_ptr<const RestStage> Dropped();
