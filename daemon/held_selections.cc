@@ -22,8 +22,38 @@ bool HeldTokens::MentionsFrom(uint32_t token) const {
   return false;
 }
 
+namespace {
+
+// A bit a token: selections are compared in one pass, without a search.
+class TokenSet {
+ public:
+  void SetAll(const std::vector<uint32_t>& ascending) {
+    if (ascending.empty()) return;
+    const size_t words = ascending.back() / 64 + 1;
+    if (bits_.size() < words) bits_.resize(words);
+    for (const uint32_t token : ascending) bits_[token / 64] |= Bit(token);
+  }
+  // Whether it was there; it isn't any more.
+  bool Take(uint32_t token) {
+    if (token / 64 >= bits_.size()) return false;
+    uint64_t& word = bits_[token / 64];
+    const bool there = (word & Bit(token)) != 0;
+    word &= ~Bit(token);
+    return there;
+  }
+
+ private:
+  static uint64_t Bit(uint32_t token) { return uint64_t{1} << token % 64; }
+
+  std::vector<uint64_t> bits_;
+};
+
+}  // namespace
+
 SelectionDelta MakeDelta(const HeldTokens* held,
                          std::vector<std::vector<uint32_t>> selected) {
+  // Empty again after each head.
+  thread_local TokenSet unseen;
   SelectionDelta delta;
   const size_t heads = selected.size();
   delta.kept.resize(heads);
@@ -37,17 +67,15 @@ SelectionDelta MakeDelta(const HeldTokens* held,
     }
     const std::vector<uint32_t>& tokens = selected[head];
     const std::vector<uint32_t>& of_head = held->of_head[head];
-    std::vector<bool> is_kept(tokens.size(), false);
+    unseen.SetAll(tokens);
     delta.order[head].reserve(tokens.size());
     for (uint32_t i = 0; i < of_head.size(); ++i) {
-      auto found = std::lower_bound(tokens.begin(), tokens.end(), of_head[i]);
-      if (found == tokens.end() || *found != of_head[i]) continue;
-      is_kept[found - tokens.begin()] = true;
+      if (!unseen.Take(of_head[i])) continue;
       delta.kept[head].push_back(i);
       delta.order[head].push_back(of_head[i]);
     }
-    for (size_t i = 0; i < tokens.size(); ++i) {
-      if (!is_kept[i]) delta.added[head].push_back(tokens[i]);
+    for (const uint32_t token : tokens) {
+      if (unseen.Take(token)) delta.added[head].push_back(token);
     }
     delta.order[head].insert(delta.order[head].end(), delta.added[head].begin(),
                              delta.added[head].end());

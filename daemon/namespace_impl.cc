@@ -54,7 +54,8 @@ absl::StatusOr<std::shared_ptr<Session>> NamespaceImpl::OpenSession(
                                .store_counters = environment_.store_counters,
                                .counters = &counters_,
                                .last_sequence = environment_.last_sequence,
-                               .limits = environment_.limits});
+                               .limits = environment_.limits,
+                               .helpers = environment_.helpers});
   MutexLock lock(&mu_);
   // Here, so that a drain that counts the sessions misses none.
   if (environment_.limits->draining) {

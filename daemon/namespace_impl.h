@@ -30,6 +30,7 @@ class NamespaceImpl final : public Namespace, public ModelTable {
     StoreCounters* store_counters = nullptr;
     std::atomic<uint64_t>* last_sequence = nullptr;
     const StoreLimits* limits = nullptr;
+    const retrieval::Parallel* helpers = nullptr;
   };
 
   NamespaceImpl(std::string name, tiers::NamespaceIndex index, Environment environment)

@@ -52,6 +52,7 @@ struct SequenceContext {
   tiers::Directory* directory = nullptr;
   StoreCounters* store_counters = nullptr;
   NamespaceCounters* counters = nullptr;
+  const retrieval::Parallel* helpers = nullptr;
   std::shared_ptr<const RegisteredModel> model;
   std::shared_ptr<const retrieval::System> system;
   // The session's bound on unsealed bytes.

@@ -174,11 +174,11 @@ absl::StatusOr<retrieval::Selected> Sequence::RunSystem(const retrieval::LayerVi
     state = context_.system->NewState();
   }
   absl::StatusOr<retrieval::Selected> selected =
-      context_.system->Select(view, query, state.get());
+      context_.system->Select(view, query, state.get(), *context_.helpers);
   if (selected.ok() && selected->unchanged && memory->held.current() == nullptr) {
     // What stands was forgotten: choose afresh.
     state = context_.system->NewState();
-    selected = context_.system->Select(view, query, state.get());
+    selected = context_.system->Select(view, query, state.get(), *context_.helpers);
     if (selected.ok() && selected->unchanged) {
       return absl::InternalError("a system without memory answered `unchanged`");
     }

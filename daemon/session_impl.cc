@@ -82,6 +82,7 @@ absl::StatusOr<OpenedSequence> SessionImpl::OpenSequence(
   context.directory = environment_.directory;
   context.store_counters = environment_.store_counters;
   context.counters = environment_.counters;
+  context.helpers = environment_.helpers;
   context.unsealed = unsealed_;
   context.model = environment_.models->FindModel(options.model);
   if (context.model == nullptr) {

@@ -43,6 +43,7 @@ class SessionImpl final : public Session {
     NamespaceCounters* counters = nullptr;
     std::atomic<uint64_t>* last_sequence = nullptr;  // ids are of the whole store
     const StoreLimits* limits = nullptr;
+    const retrieval::Parallel* helpers = nullptr;
   };
 
   SessionImpl(SessionId id, std::string worker_label, uint64_t worker_pid,

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <atomic>
+#include <thread>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "daemon/disk_stack.h"
+#include "daemon/helper_threads.h"
 #include "daemon/namespace_impl.h"
 #include "kernels/base/mutex.h"
 #include "tiers/directory.h"
@@ -21,6 +23,13 @@ bool ValidName(const std::string& name) {
   return !name.empty() && name.size() <= kNamespaceNameBytesMax &&
          name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_-") ==
              std::string::npos;
+}
+
+// The caller's thread works too. More than some don't help: a layer has few kv heads.
+size_t HelperCount() {
+  constexpr size_t kHelpersMax = 15;
+  const size_t cores = std::thread::hardware_concurrency();
+  return std::clamp<size_t>(cores, 1, kHelpersMax + 1) - 1;
 }
 
 class StoreImpl final : public Store {
@@ -62,7 +71,8 @@ class StoreImpl final : public Store {
         NamespaceImpl::Environment{.directory = &directory_,
                                    .store_counters = &counters_,
                                    .last_sequence = &last_sequence_,
-                                   .limits = &limits_}));
+                                   .limits = &limits_,
+                                   .helpers = &helpers_}));
     return namespaces_.back().get();
   }
 
@@ -155,6 +165,7 @@ class StoreImpl final : public Store {
   tiers::MemoryBudget budget_;
   tiers::HostTier host_;
   tiers::Directory directory_;
+  HelperThreads helpers_{HelperCount()};
 
   mutable Mutex mu_;
   std::vector<std::unique_ptr<NamespaceImpl>> namespaces_ ABSL_GUARDED_BY(mu_);

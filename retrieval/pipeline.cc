@@ -10,6 +10,9 @@
 namespace kvtier::retrieval {
 namespace {
 
+// A logit takes some nanoseconds, waking a thread some ten thousand.
+constexpr size_t kLogitsWorthSharing = size_t{1} << 15;
+
 // One thread's working memory: grows to the longest context seen.
 struct Scratch {
   std::vector<float> logits;         // [group][units]; then weights (softmax.h)
@@ -47,8 +50,8 @@ class Pipeline final : public System {
   }
 
  private:
-  Selected DoSelect(const LayerView& view, const Query& query,
-                    LayerState* state) const override;
+  Selected DoSelect(const LayerView& view, const Query& query, LayerState* state,
+                    const Parallel& parallel) const override;
   // Scores one query of the window, softcap applied. Its weights over the candidates go
   // to scratch->logits and shift; `share` of its attention is added to the probabilities.
   void Weigh(const HeadView& head, const Query& query, uint32_t query_index, float share,
@@ -119,8 +122,8 @@ void Pipeline::EstimateRest(const HeadView& head, const Query& query,
   }
 }
 
-Selected Pipeline::DoSelect(const LayerView& view, const Query& query,
-                            LayerState* state) const {
+Selected Pipeline::DoSelect(const LayerView& view, const Query& query, LayerState* state,
+                            const Parallel& parallel) const {
   const LayerSpec& spec = *view.spec;
   const uint32_t begin = static_cast<uint32_t>(query.candidates_begin.value());
   const uint32_t end = static_cast<uint32_t>(query.candidates_end.value());
@@ -148,17 +151,28 @@ Selected Pipeline::DoSelect(const LayerView& view, const Query& query,
     selected.rest_output.resize(query_heads * spec.value_dim);
     selected.rest_lse.resize(query_heads);
   }
-  thread_local Scratch scratch;
-  for (uint32_t h = 0; h < spec.kv_heads; ++h) {
-    const HeadView head = {.layer = &view, .kv_head = h, .begin = begin, .end = end};
+  const auto head_view = [&](uint32_t h) {
+    return HeadView{.layer = &view, .kv_head = h, .begin = begin, .end = end};
+  };
+  const auto choose = [&](size_t h) {
+    thread_local Scratch scratch;
+    const HeadView head = head_view(static_cast<uint32_t>(h));
     selected.tokens[h] = Choose(head, query, &scratch);
     if (stages_.rest->estimates()) {
       EstimateRest(head, query, selected.tokens[h], &scratch, &selected);
     }
-    selected.abstract_bytes += head.pages() * (stages_.score->AbstractBytesPerPage(view) +
-                                               stages_.rest->AbstractBytesPerPage(view));
-    selected.row_bytes += head.pages() * stages_.score->RowBytesPerPage(view);
+  };
+  const HeadView first = head_view(0);
+  const size_t logits = size_t{query.query_count} * spec.query_heads * UnitCount(first);
+  if (logits < kLogitsWorthSharing) {
+    Serial().For(spec.kv_heads, choose);
+  } else {
+    parallel.For(spec.kv_heads, choose);
   }
+  const uint64_t pages = uint64_t{spec.kv_heads} * first.pages();
+  selected.abstract_bytes = pages * (stages_.score->AbstractBytesPerPage(view) +
+                                     stages_.rest->AbstractBytesPerPage(view));
+  selected.row_bytes = pages * stages_.score->RowBytesPerPage(view);
   return selected;
 }
 

@@ -38,9 +38,10 @@ absl::Status Check(const LayerView& view, const Query& query) {
 }  // namespace
 
 absl::StatusOr<Selected> System::Select(const LayerView& view, const Query& query,
-                                        LayerState* state) const {
+                                        LayerState* state,
+                                        const Parallel& parallel) const {
   if (absl::Status status = Check(view, query); !status.ok()) return status;
-  return DoSelect(view, query, state);
+  return DoSelect(view, query, state, parallel);
 }
 
 }  // namespace kvtier::retrieval

@@ -27,6 +27,7 @@
 #include "absl/types/span.h"
 #include "kernels/base/types.h"
 #include "retrieval/model_spec.h"
+#include "retrieval/parallel.h"
 #include "retrieval/view.h"
 
 namespace kvtier::retrieval {
@@ -96,17 +97,19 @@ class System {
   virtual std::unique_ptr<LayerState> NewState() const { return nullptr; }
 
   // Validates, then selects.
-  //   state: from NewState() or Clone(), of this sequence and layer
+  //   state:    from NewState() or Clone(), of this sequence and layer
+  //   parallel: shares the work; what is selected does not depend on it
   // InvalidArgument: the query's size, NaN or infinity in it, an empty or overlong
   // candidate range (begin == end is fine and selects nothing).
   absl::StatusOr<Selected> Select(const LayerView& view, const Query& query,
-                                  LayerState* state) const;
+                                  LayerState* state,
+                                  const Parallel& parallel = Serial()) const;
 
  protected:
   explicit System(SystemOptions options) : options_(std::move(options)) {}
 
-  virtual Selected DoSelect(const LayerView& view, const Query& query,
-                            LayerState* state) const = 0;
+  virtual Selected DoSelect(const LayerView& view, const Query& query, LayerState* state,
+                            const Parallel& parallel) const = 0;
 
  private:
   const SystemOptions options_;

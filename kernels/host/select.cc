@@ -124,9 +124,9 @@ bool Thin(absl::Span<const float> values, size_t count, Survivors* survivors) {
   constexpr size_t kEvery = 16;
   constexpr size_t kWorthwhile = 4;
   const size_t sampled = values.size() / kEvery;
-  // So many of the sample that twice `count` values are expected to be as large; with few
-  // the share varies more.
-  const size_t rank = 2 * count / kEvery + 8;
+  // So many of the sample that half as many again as `count` values are expected to be as
+  // large; with few the share varies more.
+  const size_t rank = (count + count / 2) / kEvery + 8;
   if (rank * kWorthwhile > sampled) return false;
   survivors->sample.resize(sampled);
   for (size_t i = 0; i < sampled; ++i) survivors->sample[i] = values[i * kEvery];

@@ -318,15 +318,21 @@ void PrepareSketchQuery(const float* queries, size_t heads, size_t dim,
     const float inverse = step > 0.0f ? 1.0f / step : 0.0f;
     uint8_t* table = out->tables.data() + h * out->groups * 32;
     for (size_t g = 0; g < out->groups; ++g, table += 32) {
+      // Each half of the sums is the half before it with one component more.
+      float sums[16] = {};
+      for (size_t i = 0; i < 4; ++i) {
+        // Less the least of the 16 sums: every entry is >= 0.
+        sums[0] -= std::min(rotated[4 * g + i], 0.0f);
+      }
+      for (size_t i = 0; i < 4; ++i) {
+        const float r = rotated[4 * g + i];
+        for (size_t n = 0; n < size_t{1} << i; ++n)
+          sums[(size_t{1} << i) + n] = sums[n] + r;
+      }
       for (size_t n = 0; n < 16; ++n) {
-        float sum = 0.0f;
-        for (size_t i = 0; i < 4; ++i) {
-          const float r = rotated[4 * g + i];
-          // Less the least of the 16 sums: every entry is >= 0.
-          sum += ((n >> i & 1) != 0 ? r : 0.0f) - std::min(r, 0.0f);
-        }
-        table[n] = static_cast<uint8_t>(std::min(2.0f * sum * inverse + 0.5f, 170.0f));
-        table[16 + n] = static_cast<uint8_t>(std::min(sum * inverse + 0.5f, 85.0f));
+        const float steps = std::max(sums[n] * inverse, 0.0f);
+        table[n] = static_cast<uint8_t>(std::min(2.0f * steps + 0.5f, 170.0f));
+        table[16 + n] = static_cast<uint8_t>(std::min(steps + 0.5f, 85.0f));
       }
     }
     out->step[h] = step;

@@ -9,6 +9,7 @@
 #include <limits>
 #include <numeric>
 #include <set>
+#include <thread>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -69,6 +70,44 @@ TEST(Oracle, SelectsTheLargestSharesOfAttention) {
       EXPECT_EQ(std::set<uint32_t>(s.tokens[h].begin(), s.tokens[h].end()), want);
     }
     EXPECT_EQ(s.row_bytes, 2 * 4 * 64 * spec.key_dim * 4);
+  }
+}
+
+// A thread for each piece of work.
+class ThreadEach final : public Parallel {
+ public:
+  void For(size_t count, absl::FunctionRef<void(size_t)> work) const override {
+    ++calls;
+    std::vector<std::thread> threads;
+    for (size_t i = 0; i < count; ++i) threads.emplace_back([work, i] { work(i); });
+    for (std::thread& thread : threads) thread.join();
+  }
+
+  mutable int calls = 0;
+};
+
+TEST(Pipeline, ManyThreadsSelectWhatOneDoes) {
+  const LayerSpec spec = SmallSpec(4, 2, 16, 16);
+  const FakeLayer layer(spec, DType::kF16, 80, 5);
+  for (const std::string& name : System::Names()) {
+    for (const uint32_t queries : {1, 3}) {
+      const std::vector<float> q =
+          kernels::Gaussian(queries * spec.query_heads * spec.key_dim, 6);
+      const Query query = MakeQuery(q, queries, 3, 80 * 64 - 5);
+      const bool chooses = name != "full" && name != "window";
+      const auto system = Make(name, chooses ? 200 : 0, 0);
+      const auto state = system->NewState();
+      const ThreadEach threads;
+      const Selected alone = *system->Select(layer.view(), query, state.get());
+      const Selected shared = *system->Select(layer.view(), query, state.get(), threads);
+      EXPECT_EQ(shared.tokens, alone.tokens) << name;
+      EXPECT_EQ(shared.rest_output, alone.rest_output) << name;
+      EXPECT_EQ(shared.rest_lse, alone.rest_lse) << name;
+      EXPECT_EQ(shared.abstract_bytes, alone.abstract_bytes) << name;
+      // Spans are a sixteenth as many: not worth it for one query.
+      const bool worth = chooses && (name != "quest");
+      EXPECT_EQ(threads.calls, worth ? 1 : 0) << name;
+    }
   }
 }
 
