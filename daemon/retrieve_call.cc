@@ -43,12 +43,10 @@ class RetrieveCall final
  private:
   void Run() {
     ReadNext();
-    v1::RetrieveRequest request;
-    CallGate::Read read;
-    while ((read = gate_.AwaitRead()) == CallGate::Read::kMessage) {
-      request.Swap(&incoming_);
+    while (gate_.AwaitRead() == CallGate::Read::kMessage) {
+      Serve(incoming_);
+      // After the answer is on its way: who asked waits for that.
       ReadNext();
-      Serve(request);
     }
     if (!gate_.AwaitWritable() && !gate_.AwaitLastWrite(kLastWritePatience)) {
       call_->TryCancel();
