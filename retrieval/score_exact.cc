@@ -1,5 +1,8 @@
+#include <algorithm>
+#include <vector>
+
+#include "kernels/host/convert.h"
 #include "kernels/host/rows.h"
-#include "retrieval/padded_queries.h"
 #include "retrieval/score.h"
 
 namespace kvtier::retrieval {
@@ -20,7 +23,12 @@ class ExactScoreStage final : public ScoreStage {
              size_t stride) const override {
     thread_local std::vector<float> padded;
     const LayerSpec& spec = *head.layer->spec;
-    PadQueries(queries, head.group_size(), spec.key_dim, &padded);
+    const size_t padded_dim = kernels::PaddedRow(spec.key_dim);
+    padded.assign(head.group_size() * padded_dim, 0.0f);
+    for (uint32_t h = 0; h < head.group_size(); ++h) {
+      std::copy_n(queries + h * spec.key_dim, spec.key_dim,
+                  padded.data() + h * padded_dim);
+    }
     for (uint32_t p = 0; p < head.pages(); ++p) {
       kernels::ScoreRows(head.layer->dtype, head.page(head.first_page() + p).rows,
                          spec.RowBytes(head.layer->dtype), kChunkTokens, spec.key_dim,

@@ -4,7 +4,6 @@
 #include <limits>
 
 #include "kernels/host/convert.h"
-#include "kernels/host/sketch.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/host/bounds.cc"

@@ -1,7 +1,7 @@
 #include "kernels/host/page_means.h"
 
+#include "kernels/base/types.h"
 #include "kernels/host/convert.h"
-#include "kernels/host/sketch.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/host/page_means.cc"
@@ -16,7 +16,7 @@ using DF = hn::CappedTag<float, kRowPad>;
 float SumOfPage(const float* weights) {
   const DF d;
   auto sum = hn::LoadU(d, weights);
-  for (size_t t = hn::Lanes(d); t < kSketchTokens; t += hn::Lanes(d)) {
+  for (size_t t = hn::Lanes(d); t < kChunkTokens; t += hn::Lanes(d)) {
     sum = hn::Add(sum, hn::LoadU(d, weights + t));
   }
   return hn::GetLane(hn::SumOfLanes(d, sum));

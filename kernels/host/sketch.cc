@@ -326,8 +326,8 @@ void PrepareSketchQuery(const float* queries, size_t heads, size_t dim,
       }
       for (size_t i = 0; i < 4; ++i) {
         const float r = rotated[4 * g + i];
-        for (size_t n = 0; n < size_t{1} << i; ++n)
-          sums[(size_t{1} << i) + n] = sums[n] + r;
+        const size_t half = size_t{1} << i;
+        for (size_t n = 0; n < half; ++n) sums[half + n] = sums[n] + r;
       }
       for (size_t n = 0; n < 16; ++n) {
         const float steps = std::max(sums[n] * inverse, 0.0f);

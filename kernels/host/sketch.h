@@ -66,8 +66,7 @@ void PrepareSketchQuery(const float* queries, size_t heads, size_t dim, SketchQu
 
 // logits[h * head_stride + t] = scale * q_h.k_t as sketched, for the page's 64 tokens.
 //   next: the page that will be scored next, or any: the memory is asked for it
-//   meanwhile.
-//         Pages' abstracts lie apart, which no processor foresees
+//         meanwhile, since pages' abstracts lie apart, which no processor foresees
 void ScoreSketch(const SketchQuery& query, const SketchParts& page,
                  const SketchParts& next, float scale, float* logits, size_t head_stride);
 

@@ -30,11 +30,15 @@ def llama():
 
 
 def test_what_the_daemon_says_of_its_disk_is_not_a_lost_daemon():
-    code = grpc.StatusCode.UNAVAILABLE
-    told = errors.from_code(code, "kvtierd can't: the disk is read-only", "/s.sock")
+    class Unavailable(grpc.RpcError):
+        def __init__(self, details):
+            self.details = lambda: details
+            self.code = lambda: grpc.StatusCode.UNAVAILABLE
+
+    told = errors.from_rpc(Unavailable("kvtierd can't: the disk is read-only"), "/s.sock")
     assert type(told) is kvtier.UnavailableError
     assert str(told) == "kvtierd can't: the disk is read-only"
-    lost = errors.from_code(code, "Socket closed", "/s.sock")
+    lost = errors.from_rpc(Unavailable("Socket closed"), "/s.sock")
     assert "kvtierd at /s.sock is gone: start it again" in str(lost)
 
 

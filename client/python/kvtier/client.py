@@ -153,7 +153,7 @@ class Client:
         if error.code() == grpc.StatusCode.NOT_FOUND and session.dead.is_set():
             return errors.gone(self.socket, "it was restarted")
         # Whichever call learns it first: the next one must not try this session again.
-        if errors.is_gone(error.code(), error.details() or ""):
+        if errors.is_gone(error):
             session.dead.set()
         return errors.from_rpc(error, self.socket)
 

@@ -89,20 +89,14 @@ def gone(socket: str, details: str = "") -> UnavailableError:
     return UnavailableError(f"{message} ({details})" if details else message)
 
 
-def is_gone(code: grpc.StatusCode, details: str) -> bool:
-    """Whether a call ended so because the connection to the daemon did."""
+def is_gone(error: grpc.RpcError) -> bool:
+    """Whether a call ended because the connection to the daemon did."""
     # What the daemon itself says, of its disk for example, begins so.
-    if code is grpc.StatusCode.UNAVAILABLE:
-        return not details.startswith("kvtierd ")
+    if error.code() is grpc.StatusCode.UNAVAILABLE:
+        return not (error.details() or "").startswith("kvtierd ")
     # A daemon that shuts down cancels what is under way; we never cancel ourselves
     # without raising something else first.
-    return code is grpc.StatusCode.CANCELLED
-
-
-def from_code(code: grpc.StatusCode, details: str, socket: str) -> KvtierError:
-    if is_gone(code, details):
-        return gone(socket, details)
-    return _of_daemon(code, details)
+    return error.code() is grpc.StatusCode.CANCELLED
 
 
 def _of_daemon(code: grpc.StatusCode, details: str) -> KvtierError:
@@ -112,7 +106,8 @@ def _of_daemon(code: grpc.StatusCode, details: str) -> KvtierError:
 
 
 def from_rpc(error: grpc.RpcError, socket: str) -> KvtierError:
-    return from_code(error.code(), error.details() or "", socket)
+    details = error.details() or ""
+    return gone(socket, details) if is_gone(error) else _of_daemon(error.code(), details)
 
 
 def from_item(error) -> KvtierError:

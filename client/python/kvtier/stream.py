@@ -78,7 +78,7 @@ class Answers:
                 raise errors.DeadlineExceededError(
                     f"kvtierd at {self._socket} did not answer within {self._timeout:g} s"
                 ) from None
-            if errors.is_gone(error.code(), error.details() or ""):
+            if errors.is_gone(error):
                 self._lost.set()
             raise errors.from_rpc(error, self._socket) from None
         finally:
