@@ -42,7 +42,7 @@ AbstractLayout AbstractLayout::For(const LayerSpec& layer, AbstractSet set) {
     return offset;
   };
   if (set.sketch) {
-    const size_t plane_bytes = layout.padded_key_dim / 4 * (kChunkTokens / 2);
+    const size_t plane_bytes = kernels::SketchPlaneBytes(layer.key_dim);
     layout.key_mean_offset = place(layer.key_dim * 2);
     layout.value_mean_offset = place(layer.value_dim * 2);
     layout.scales_offset = place(kChunkTokens);

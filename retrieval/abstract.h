@@ -6,13 +6,13 @@
 //   sketch:  key mean    f16 [key_dim]
 //            value mean  f16 [value_dim]
 //            scales      u8  [64]          one per token, steps of 1/8 octave
-//            high plane  u4  [D/4][64]     D = key_dim padded to a power of two
-//            low plane   u4  [D/4][64]
+//            high plane  u1  [D/32][64][32]  D = key_dim padded to a power of two, at
+//            low plane   u1  [D/32][64][32]      least 32
 //   bounds:  low, high   f16 [4][2][key_dim], per span of 16 tokens, rounded outward
-// A plane's byte j of group g holds token j in its low and token j + 32 in its high
-// nibble; bit i of a nibble belongs to component 4 g + i. Component code = 2 * high +
-// low, standing for (code - 1.5) times the token's scale, in the rotated basis
-// (kernels/host/rotate.h). The high plane alone is a 1-bit sketch.
+// A plane's 32-bit word is 32 components of a token; which bit is whose is in
+// kernels/host/sketch.h. Component code = 2 * high + low, standing for (code - 1.5) times
+// the token's scale, in the rotated basis (kernels/host/rotate.h). The high plane alone is
+// a 1-bit sketch.
 //
 // An abstract of a chunk is its pages' abstracts: layer by layer, kv heads in order.
 //

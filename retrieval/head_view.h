@@ -13,6 +13,9 @@
 
 namespace kvtier::retrieval {
 
+// How far ahead of the page that is scored the memory is asked for one.
+inline constexpr uint32_t kPagesAhead = 3;
+
 // Arrays over units and tokens cover whole pages, from the first one that holds a
 // candidate: entry 0 is token first_token(). Entries outside [begin, end) mean nothing.
 struct HeadView {

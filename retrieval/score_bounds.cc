@@ -20,14 +20,15 @@ class BoundScoreStage final : public ScoreStage {
              size_t stride) const override {
     thread_local kernels::BoundsQuery query;
     const LayerSpec& spec = *head.layer->spec;
-    kernels::PrepareBoundsQuery(queries, head.group_size(), spec.key_dim, &query);
+    kernels::PrepareBoundsQuery(queries, head.group_size(), spec.key_dim, spec.Scale(),
+                                &query);
     const auto bounds = [&](uint32_t p) {
       return reinterpret_cast<const uint16_t*>(head.page(head.first_page() + p).abstract +
                                                head.layer->layout->bounds_offset);
     };
     for (uint32_t p = 0; p < head.pages(); ++p) {
-      const uint32_t next = std::min(p + 1, head.pages() - 1);
-      kernels::ScoreBounds(query, bounds(p), bounds(next), spec.Scale(),
+      const uint32_t next = std::min(p + kPagesAhead, head.pages() - 1);
+      kernels::ScoreBounds(query, bounds(p), bounds(next),
                            logits + p * kernels::kBoundsSpans, stride);
     }
   }

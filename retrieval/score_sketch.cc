@@ -22,7 +22,8 @@ class SketchScoreStage final : public ScoreStage {
     thread_local kernels::SketchQuery query;
     const LayerSpec& spec = *head.layer->spec;
     const AbstractLayout& layout = *head.layer->layout;
-    kernels::PrepareSketchQuery(queries, head.group_size(), spec.key_dim, &query);
+    kernels::PrepareSketchQuery(queries, head.group_size(), spec.key_dim, spec.Scale(),
+                                &query);
     const auto parts = [&](uint32_t p) {
       const std::byte* abstract = head.page(head.first_page() + p).abstract;
       const auto* bytes = reinterpret_cast<const uint8_t*>(abstract);
@@ -33,9 +34,9 @@ class SketchScoreStage final : public ScoreStage {
                                   .low = bytes + layout.low_plane_offset};
     };
     for (uint32_t p = 0; p < head.pages(); ++p) {
-      const uint32_t next = std::min(p + 1, head.pages() - 1);
-      kernels::ScoreSketch(query, parts(p), parts(next), spec.Scale(),
-                           logits + p * kChunkTokens, stride);
+      const uint32_t next = std::min(p + kPagesAhead, head.pages() - 1);
+      kernels::ScoreSketch(query, parts(p), parts(next), logits + p * kChunkTokens,
+                           stride);
     }
   }
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <type_traits>
 
 #include "kernels/host/convert.h"
 
@@ -9,11 +10,13 @@
 #define HWY_TARGET_INCLUDE "kernels/host/bounds.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
+#include "kernels/host/f16-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace kvtier::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 using DF = hn::CappedTag<float, kRowPad>;
+using DFour = hn::FixedTag<float, 4>;
 
 // low_high: [2][padded]
 void SpanBoundsKernel(const float* keys, size_t padded, float* low_high) {
@@ -31,79 +34,120 @@ void SpanBoundsKernel(const float* keys, size_t padded, float* low_high) {
   }
 }
 
-// Bounds as they are stored, from the i-th on, `count` of them (the rest 0). 0 times
-// infinity is NaN: infinite bounds are taken as the largest finite value.
-template <class D, class Clamp>
-HWY_INLINE hn::Vec<D> LoadBounds(D d, const uint16_t* bounds, size_t count, Clamp clamp) {
-  const hn::Rebind<uint16_t, D> d16;
-  const hn::Rebind<hwy::float16_t, D> df16;
+// Bounds as they are stored, from the i-th on, `count` of them (the rest 0).
+HWY_INLINE hn::Vec<DF> LoadBounds(DF d, const uint16_t* bounds, size_t count) {
+  const hn::Rebind<uint16_t, DF> d16;
   if (count >= hn::Lanes(d)) {
-    return clamp(hn::PromoteTo(d, hn::BitCast(df16, hn::LoadU(d16, bounds))));
+    return F32FromF16Bits(d, hn::LoadU(d16, bounds));
   }
   alignas(64) uint16_t part[kRowPad] = {};
   std::copy_n(bounds, count, part);
-  return clamp(hn::PromoteTo(d, hn::BitCast(df16, hn::Load(d16, part))));
+  return F32FromF16Bits(d, hn::Load(d16, part));
 }
 
-// U of two spans that follow one another, for kHeads query heads (1 or 4): the bounds are
-// widened once for all of them.
-//   positive, negative: [kHeads][padded];  bounds: [2][low, high][dim]
-template <size_t kHeads>
-void ScoreTwoSpans(const float* positive, const float* negative, size_t dim,
-                   size_t padded, const uint16_t* bounds, const uint16_t* next,
-                   float scale, float* logits, size_t head_stride) {
+// A vector of blocks of 4 floats: the sum of its blocks.
+template <class D>
+HWY_INLINE hn::Vec<DFour> SumOfBlocks(D, hn::Vec<D> v) {
+  if constexpr (std::is_same_v<D, DFour>) {
+    return v;
+  } else {
+    const hn::Half<D> half;
+    return SumOfBlocks(half, hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)));
+  }
+}
+
+// {sum of a, sum of b, sum of c, sum of e}: fewer steps than one by one.
+HWY_INLINE hn::Vec<DFour> FourSums(hn::Vec<DF> a, hn::Vec<DF> b, hn::Vec<DF> c,
+                                   hn::Vec<DF> e) {
+  const DF d;
+  const hn::Repartition<uint64_t, DF> d64;
+  const auto ab = hn::BitCast(
+      d64, hn::Add(hn::InterleaveLower(d, a, b), hn::InterleaveUpper(d, a, b)));
+  const auto ce = hn::BitCast(
+      d64, hn::Add(hn::InterleaveLower(d, c, e), hn::InterleaveUpper(d, c, e)));
+  return SumOfBlocks(d, hn::Add(hn::BitCast(d, hn::InterleaveLower(d64, ab, ce)),
+                                hn::BitCast(d, hn::InterleaveUpper(d64, ab, ce))));
+}
+
+// Adds kSpans spans' shares of U, from span `first` on, for kHeads query heads. What
+// there is one of per span and head is in registers only if its loops are written out.
+//   queries: [kHeads][padded];  bounds: [4][low, high][dim];  sums: [4][kHeads]
+template <size_t kHeads, size_t kSpans>
+HWY_INLINE void ScoreSpans(const float* queries, size_t dim, size_t padded,
+                           const uint16_t* bounds, const uint16_t* next, size_t first,
+                           hn::Vec<DF> (*sums)[kHeads]) {
   const DF d;
   const auto largest = hn::Set(d, std::numeric_limits<float>::max());
   const auto least = hn::Neg(largest);
-  const auto not_less = [&](auto v) { return hn::Max(v, least); };
-  const auto not_more = [&](auto v) { return hn::Min(v, largest); };
-  auto a0 = hn::Zero(d), a1 = hn::Zero(d), b0 = hn::Zero(d), b1 = hn::Zero(d);
-  auto c0 = hn::Zero(d), c1 = hn::Zero(d), e0 = hn::Zero(d), e1 = hn::Zero(d);
+  hn::Vec<DF> sum[kSpans][kHeads];
+  HWY_UNROLL(4)
+  for (size_t s = 0; s < kSpans; ++s) {
+    HWY_UNROLL(4)
+    for (size_t h = 0; h < kHeads; ++h) sum[s][h] = hn::Zero(d);
+  }
   for (size_t i = 0; i < dim; i += hn::Lanes(d)) {
-    for (size_t row = 0; row < 4; ++row) __builtin_prefetch(next + row * dim + i);
-    const auto low0 = LoadBounds(d, bounds + i, dim - i, not_less);
-    const auto high0 = LoadBounds(d, bounds + dim + i, dim - i, not_more);
-    const auto low1 = LoadBounds(d, bounds + 2 * dim + i, dim - i, not_less);
-    const auto high1 = LoadBounds(d, bounds + 3 * dim + i, dim - i, not_more);
-    const auto add = [&](size_t h, auto& first, auto& second) {
-      const auto p = hn::LoadU(d, positive + h * padded + i);
-      const auto n = hn::LoadU(d, negative + h * padded + i);
-      first = hn::MulAdd(n, low0, hn::MulAdd(p, high0, first));
-      second = hn::MulAdd(n, low1, hn::MulAdd(p, high1, second));
-    };
-    add(0, a0, a1);
-    if constexpr (kHeads == 4) {
-      add(1, b0, b1);
-      add(2, c0, c1);
-      add(3, e0, e1);
+    hn::Vec<DF> low[kSpans], high[kSpans];
+    HWY_UNROLL(4)
+    for (size_t s = 0; s < kSpans; ++s) {
+      const size_t at = (first + s) * 2 * dim + i;
+      // Into the second cache: a core waits for more of those lines at once.
+      __builtin_prefetch(next + at, 0, 2);
+      __builtin_prefetch(next + at + dim, 0, 2);
+      // 0 times infinity is NaN: infinite bounds are taken as the largest finite value.
+      low[s] = hn::Max(LoadBounds(d, bounds + at, dim - i), least);
+      high[s] = hn::Min(LoadBounds(d, bounds + at + dim, dim - i), largest);
+    }
+    HWY_UNROLL(4)
+    for (size_t h = 0; h < kHeads; ++h) {
+      const auto q = hn::LoadU(d, queries + h * padded + i);
+      const auto negative = hn::Lt(q, hn::Zero(d));
+      HWY_UNROLL(4)
+      for (size_t s = 0; s < kSpans; ++s) {
+        const auto bound = hn::IfThenElse(negative, low[s], high[s]);
+        sum[s][h] = hn::MulAdd(q, bound, sum[s][h]);
+      }
     }
   }
-  const auto store = [&](size_t h, auto first, auto second) {
-    logits[h * head_stride] = scale * hn::GetLane(hn::SumOfLanes(d, first));
-    logits[h * head_stride + 1] = scale * hn::GetLane(hn::SumOfLanes(d, second));
-  };
-  store(0, a0, a1);
-  if constexpr (kHeads == 4) {
-    store(1, b0, b1);
-    store(2, c0, c1);
-    store(3, e0, e1);
+  HWY_UNROLL(4)
+  for (size_t s = 0; s < kSpans; ++s) {
+    HWY_UNROLL(4)
+    for (size_t h = 0; h < kHeads; ++h) sums[first + s][h] = sum[s][h];
+  }
+}
+
+// U of a page's four spans, for kHeads query heads: bounds are widened once for all.
+template <size_t kHeads>
+void ScoreHeads(const float* queries, size_t dim, const uint16_t* bounds,
+                const uint16_t* next, float* logits, size_t head_stride) {
+  const size_t padded = PaddedRow(dim);
+  hn::Vec<DF> sums[kBoundsSpans][kHeads];
+  if constexpr (HWY_MAX_BYTES >= 64) {
+    ScoreSpans<kHeads, 4>(queries, dim, padded, bounds, next, 0, sums);
+  } else {  // fewer registers
+    for (size_t s = 0; s < kBoundsSpans; ++s) {
+      ScoreSpans<kHeads, 1>(queries, dim, padded, bounds, next, s, sums);
+    }
+  }
+  HWY_UNROLL(4)
+  for (size_t h = 0; h < kHeads; ++h) {
+    hn::StoreU(FourSums(sums[0][h], sums[1][h], sums[2][h], sums[3][h]), DFour(),
+               logits + h * head_stride);
   }
 }
 
 void ScoreBoundsKernel(const BoundsQuery& query, const uint16_t* bounds,
-                       const uint16_t* next, float scale, float* logits,
-                       size_t head_stride) {
-  const size_t dim = query.dim;
-  const size_t padded = PaddedRow(dim);
-  for (size_t s = 0; s < kBoundsSpans; s += 2) {
-    size_t h = 0;
+                       const uint16_t* next, float* logits, size_t head_stride) {
+  for (size_t h = 0; h < query.heads; h += 4) {
     const auto score = [&](auto kernel) {
-      kernel(query.positive.data() + h * padded, query.negative.data() + h * padded, dim,
-             padded, bounds + s * 2 * dim, (h == 0 ? next : bounds) + s * 2 * dim, scale,
-             logits + h * head_stride + s, head_stride);
+      // What follows is asked for once.
+      kernel(query.queries.data() + h * PaddedRow(query.dim), query.dim, bounds,
+             h == 0 ? next : bounds, logits + h * head_stride, head_stride);
     };
-    for (; h + 4 <= query.heads; h += 4) score(ScoreTwoSpans<4>);
-    for (; h < query.heads; ++h) score(ScoreTwoSpans<1>);
+    const size_t together = std::min<size_t>(4, query.heads - h);
+    if (together == 4) score(ScoreHeads<4>);
+    if (together == 3) score(ScoreHeads<3>);
+    if (together == 2) score(ScoreHeads<2>);
+    if (together == 1) score(ScoreHeads<1>);
   }
 }
 
@@ -151,26 +195,22 @@ void EncodeBounds(const float* keys, size_t dim, uint16_t* out,
   }
 }
 
-void PrepareBoundsQuery(const float* queries, size_t heads, size_t dim,
+void PrepareBoundsQuery(const float* queries, size_t heads, size_t dim, float scale,
                         BoundsQuery* out) {
   const size_t padded = PaddedRow(dim);
   out->heads = heads;
   out->dim = dim;
-  out->positive.assign(heads * padded, 0.0f);
-  out->negative.assign(heads * padded, 0.0f);
+  out->queries.assign(heads * padded, 0.0f);
   for (size_t h = 0; h < heads; ++h) {
     for (size_t i = 0; i < dim; ++i) {
-      const float q = queries[h * dim + i];
-      out->positive[h * padded + i] = std::max(q, 0.0f);
-      out->negative[h * padded + i] = std::min(q, 0.0f);
+      out->queries[h * padded + i] = scale * queries[h * dim + i];
     }
   }
 }
 
 void ScoreBounds(const BoundsQuery& query, const uint16_t* bounds, const uint16_t* next,
-                 float scale, float* logits, size_t head_stride) {
-  HWY_DYNAMIC_DISPATCH(ScoreBoundsKernel)
-  (query, bounds, next, scale, logits, head_stride);
+                 float* logits, size_t head_stride) {
+  HWY_DYNAMIC_DISPATCH(ScoreBoundsKernel)(query, bounds, next, logits, head_stride);
 }
 
 }  // namespace kvtier::kernels

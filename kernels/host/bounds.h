@@ -19,25 +19,26 @@ inline constexpr size_t kBoundsSpans = 4;  // of 16 tokens, in a page of 64
 void EncodeBounds(const float* keys, size_t dim, uint16_t* out,
                   std::vector<float>* scratch);
 
-// Query heads made ready to score pages: U = sum over channels of q's positive part times
-// the upper and its negative part times the lower bound.
+// Query heads made ready to score pages: U is the sum over channels of the query times
+// the lower bound where it is negative and the upper where it is not.
 struct BoundsQuery {
   size_t heads = 0;
   size_t dim = 0;
-  std::vector<float> positive;  // [heads][PaddedRow(dim)]
-  std::vector<float> negative;  // [heads][PaddedRow(dim)]
+  std::vector<float> queries;  // [heads][PaddedRow(dim)]
 };
 
-// queries: [heads][dim], finite. Reuses the memory of `out`.
-void PrepareBoundsQuery(const float* queries, size_t heads, size_t dim, BoundsQuery* out);
+// queries: [heads][dim], finite;  scale: of all logits, not negative. Reuses the memory
+// of `out`.
+void PrepareBoundsQuery(const float* queries, size_t heads, size_t dim, float scale,
+                        BoundsQuery* out);
 
 // logits[h * head_stride + s] = scale * U of head h and span s, for 4 spans.
 //   bounds: of the page
-//   next:   of the page that will be scored next, or any: the memory is asked for it
+//   next:   of a page that will be scored soon, or any: the memory is asked for it
 //           meanwhile
-// A bound beyond f32's range is infinite. scale must not be negative.
+// A bound beyond f32's range is infinite.
 void ScoreBounds(const BoundsQuery& query, const uint16_t* bounds, const uint16_t* next,
-                 float scale, float* logits, size_t head_stride);
+                 float* logits, size_t head_stride);
 
 }  // namespace kvtier::kernels
 

@@ -7,6 +7,7 @@
 #define HWY_TARGET_INCLUDE "kernels/host/convert.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
+#include "kernels/host/f16-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace kvtier::kernels::HWY_NAMESPACE {
@@ -43,8 +44,7 @@ inline uint16_t One16(const std::byte* p) {
 struct LoadF16Elements {
   static constexpr size_t kBytes = 2;
   hn::Vec<DF> operator()(DF d, const std::byte* p) const {
-    const hn::Rebind<hwy::float16_t, DF> d16;
-    return hn::PromoteTo(d, hn::BitCast(d16, LoadU16(p)));
+    return F32FromF16Bits(d, LoadU16(p));
   }
   static float One(const std::byte* p) { return F32FromF16(One16(p)); }
 };
@@ -128,6 +128,8 @@ void FromF32Kernel(DType dtype, const float* src, size_t count, std::byte* dst) 
     return;
   }
   size_t i = 0;
+#if !HWY_ARCH_X86 || HWY_TARGET <= HWY_AVX2
+  // Without the processor's instruction for it, Highway truncates.
   if (dtype == DType::kF16) {
     const DF d;
     const hn::Rebind<hwy::float16_t, DF> d16;
@@ -137,6 +139,7 @@ void FromF32Kernel(DType dtype, const float* src, size_t count, std::byte* dst) 
       hn::StoreU(hn::BitCast(d8, bits), d8, reinterpret_cast<uint8_t*>(dst + i * 2));
     }
   }
+#endif
   for (; i < count; ++i) {
     const uint16_t bits = dtype == DType::kF16 ? F16FromF32(src[i]) : BF16FromF32(src[i]);
     std::memcpy(dst + i * 2, &bits, sizeof(bits));

@@ -1,13 +1,14 @@
 #include "kernels/host/sketch.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstring>
 
 #include "kernels/host/convert.h"
 #include "kernels/host/rotate.h"
 
+// For the dot product of bytes.
+#define HWY_WANT_AVX3_DL
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/host/sketch.cc"
 #include "hwy/foreach_target.h"
@@ -18,6 +19,16 @@
 namespace kvtier::kernels {
 // Of a Gaussian's rms: the step of the best uniform four-level quantiser.
 inline constexpr float kLevelStep = 0.996f;
+// 2^(i / 8), twice over: a vector of the largest there is.
+alignas(64) inline constexpr float kEighths[kRowPad] = {
+    1.0f,        1.0905077f, 1.1892071f, 1.2968396f, 1.41421356f, 1.5422108f,
+    1.6817928f,  1.8340081f, 1.0f,       1.0905077f, 1.1892071f,  1.2968396f,
+    1.41421356f, 1.5422108f, 1.6817928f, 1.8340081f};
+inline constexpr size_t kBlockQuads = kSketchBlock / 4;
+// Heads that are scored at once.
+inline constexpr size_t kHeadsMax = 4;
+// Where a block's component stands in its word: slices of four, a bit of each byte.
+constexpr size_t SketchBit(size_t component) { return component % 4 * 8 + component / 4; }
 }  // namespace kvtier::kernels
 #endif
 
@@ -26,8 +37,8 @@ namespace kvtier::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 using DF = hn::CappedTag<float, kRowPad>;
 using DU32 = hn::RebindToUnsigned<DF>;
-using DU16 = hn::Rebind<uint16_t, DF>;
-using DBytes = hn::CappedTag<uint8_t, 32>;
+using DI32 = hn::RebindToSigned<DF>;
+using DI16 = hn::Repartition<int16_t, DF>;
 
 // y[i][t] = sign of i * (keys[t][i] - mean[i]) for i < dim; transposed in blocks of 4
 // x 4.
@@ -74,11 +85,7 @@ void CodeColumnsKernel(const float* y, size_t rotated_dim, float* scales, uint8_
                        uint8_t* low) {
   const DF d;
   const DU32 du;
-  const hn::Rebind<uint8_t, DF> d8;
   const size_t lanes = hn::Lanes(d);
-  alignas(64) float step[kSketchTokens];
-  alignas(64) float yz[kSketchTokens] = {};
-  alignas(64) float zz[kSketchTokens] = {};
   for (size_t t = 0; t < kSketchTokens; t += lanes) {
     auto sum = hn::Zero(d);
     for (size_t i = 0; i < rotated_dim; ++i) {
@@ -86,139 +93,263 @@ void CodeColumnsKernel(const float* y, size_t rotated_dim, float* scales, uint8_
       sum = hn::MulAdd(v, v, sum);
     }
     const auto mean = hn::Mul(sum, hn::Set(d, 1.0f / static_cast<float>(rotated_dim)));
-    hn::Store(hn::Mul(hn::Set(d, kLevelStep), hn::Sqrt(mean)), d, step + t);
-  }
-  for (size_t g = 0; g < rotated_dim / 4; ++g) {
-    alignas(64) uint8_t high_nibbles[kSketchTokens];
-    alignas(64) uint8_t low_nibbles[kSketchTokens];
-    for (size_t t = 0; t < kSketchTokens; t += lanes) {
-      const auto one_step = hn::Load(d, step + t);
-      auto sum_yz = hn::Load(d, yz + t);
-      auto sum_zz = hn::Load(d, zz + t);
+    const auto step = hn::Mul(hn::Set(d, kLevelStep), hn::Sqrt(mean));
+    auto yz = hn::Zero(d);
+    auto zz = hn::Zero(d);
+    for (size_t block = 0; block * kSketchBlock < rotated_dim; ++block) {
       auto high_bits = hn::Zero(du);
       auto low_bits = hn::Zero(du);
-      for (size_t i = 0; i < 4; ++i) {
-        const auto v = hn::LoadU(d, y + (4 * g + i) * kSketchTokens + t);
+      const size_t end = std::min(kSketchBlock, rotated_dim - block * kSketchBlock);
+      for (size_t i = 0; i < end; ++i) {
+        const auto v = hn::LoadU(d, y + (block * kSketchBlock + i) * kSketchTokens + t);
         const auto positive = hn::Ge(v, hn::Zero(d));
-        const auto outer = hn::Ge(hn::Abs(v), one_step);
+        const auto outer = hn::Ge(hn::Abs(v), step);
         // Codes in order -1.5 -0.5 0.5 1.5: the low bit is "outer" above zero and
         // "inner" below.
         const auto low_set =
             hn::Xor(hn::VecFromMask(d, outer), hn::VecFromMask(d, hn::Not(positive)));
-        const auto bit = hn::Set(du, 1u << i);
+        const auto bit = hn::Set(du, uint32_t{1} << SketchBit(i));
         high_bits =
             hn::Or(high_bits, hn::IfThenElseZero(hn::RebindMask(du, positive), bit));
         low_bits = hn::Or(low_bits, hn::And(hn::BitCast(du, low_set), bit));
         const auto magnitude = hn::IfThenElse(outer, hn::Set(d, 1.5f), hn::Set(d, 0.5f));
-        sum_yz = hn::MulAdd(hn::Abs(v), magnitude, sum_yz);
-        sum_zz = hn::MulAdd(magnitude, magnitude, sum_zz);
+        yz = hn::MulAdd(hn::Abs(v), magnitude, yz);
+        zz = hn::MulAdd(magnitude, magnitude, zz);
       }
-      hn::Store(sum_yz, d, yz + t);
-      hn::Store(sum_zz, d, zz + t);
-      hn::StoreU(hn::U8FromU32(high_bits), d8, high_nibbles + t);
-      hn::StoreU(hn::U8FromU32(low_bits), d8, low_nibbles + t);
+      const size_t word = block * kSketchTokens + t;
+      hn::StoreU(high_bits, du, reinterpret_cast<uint32_t*>(high) + word);
+      hn::StoreU(low_bits, du, reinterpret_cast<uint32_t*>(low) + word);
     }
-    for (size_t j = 0; j < 32; ++j) {
-      high[g * 32 + j] =
-          high_nibbles[j] | static_cast<uint8_t>(high_nibbles[j + 32] << 4);
-      low[g * 32 + j] = low_nibbles[j] | static_cast<uint8_t>(low_nibbles[j + 32] << 4);
-    }
+    hn::StoreU(hn::Div(yz, zz), d, scales + t);
   }
-  for (size_t t = 0; t < kSketchTokens; ++t) scales[t] = yz[t] / zz[t];
 }
 
-// The sums over groups of the two planes' table entries, of two query heads: what a
-// byte's nibbles are is found once for both.
-//   tables: [2][groups][high 16, low 16];  sums: out, [2][64]
-void SumTables2(const SketchParts& page, const SketchParts& next, size_t groups,
-                const uint8_t* tables, uint16_t* sums) {
-  const DBytes d;
-  const hn::Repartition<uint16_t, DBytes> d16;
-  const size_t lanes = hn::Lanes(d);
-  const auto nibble = hn::Set(d, 0x0F);
-  const uint8_t* other = tables + groups * 32;
-  for (size_t j = 0; j < 32; j += lanes) {
-    // Bytes are summed in pairs as 16-bit lanes: `all` gathers even + 256 odd modulo
-    // 2^16, `odd` the odd bytes alone. Even follows by subtraction. a, b: the heads;
-    // 0, 1: tokens j and j + 32.
-    auto a0_all = hn::Zero(d16), a0_odd = hn::Zero(d16);
-    auto a1_all = hn::Zero(d16), a1_odd = hn::Zero(d16);
-    auto b0_all = hn::Zero(d16), b0_odd = hn::Zero(d16);
-    auto b1_all = hn::Zero(d16), b1_odd = hn::Zero(d16);
-    for (size_t g = 0; g < groups; ++g) {
-      // Few at a time: the memory takes no more, and what waits for it holds up the rest.
-      __builtin_prefetch(next.high + g * 32 + j);
-      __builtin_prefetch(next.low + g * 32 + j);
-      const auto h = hn::LoadU(d, page.high + g * 32 + j);
-      const auto l = hn::LoadU(d, page.low + g * 32 + j);
-      const auto h0 = hn::And(h, nibble);
-      const auto l0 = hn::And(l, nibble);
-      const auto h1 =
-          hn::And(hn::BitCast(d, hn::ShiftRight<4>(hn::BitCast(d16, h))), nibble);
-      const auto l1 =
-          hn::And(hn::BitCast(d, hn::ShiftRight<4>(hn::BitCast(d16, l))), nibble);
-      const auto look_up = [&](auto h_table, auto l_table, auto h_index, auto l_index) {
-        return hn::BitCast(d16, hn::Add(hn::TableLookupBytes(h_table, h_index),
-                                        hn::TableLookupBytes(l_table, l_index)));
-      };
-      const auto add = [&](auto sum, auto& all, auto& odd) {
-        all = hn::Add(all, sum);
-        odd = hn::Add(odd, hn::ShiftRight<8>(sum));
-      };
-      const auto a_high = hn::LoadDup128(d, tables + g * 32);
-      const auto a_low = hn::LoadDup128(d, tables + g * 32 + 16);
-      add(look_up(a_high, a_low, h0, l0), a0_all, a0_odd);
-      add(look_up(a_high, a_low, h1, l1), a1_all, a1_odd);
-      const auto b_high = hn::LoadDup128(d, other + g * 32);
-      const auto b_low = hn::LoadDup128(d, other + g * 32 + 16);
-      add(look_up(b_high, b_low, h0, l0), b0_all, b0_odd);
-      add(look_up(b_high, b_low, h1, l1), b1_all, b1_odd);
-    }
-    const auto store = [&](auto all, auto odd, uint16_t* out) {
-      hn::StoreInterleaved2(hn::Sub(all, hn::ShiftLeft<8>(odd)), odd, d16, out);
+// Sums of products of 8-bit numbers, a 32-bit lane each: codes (0 to 3) by a query's
+// quads. Flush() is due after four blocks and at the end.
+#if HWY_TARGET == HWY_AVX3_DL
+class QuadSums {
+ public:
+  QuadSums() : sum_(hn::Zero(DI32())) {}
+  void Add(hn::Vec<DI32> codes, hn::Vec<DI32> quad) {
+    // The intrinsic needs a compiler flag that Highway 1.0.3 doesn't set for this target,
+    // though it asks the processor for it.
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum_.raw) : "v"(codes.raw), "v"(quad.raw));
+  }
+  void Flush() {}
+  hn::Vec<DI32> sum() const { return sum_; }
+
+ private:
+  hn::Vec<DI32> sum_;
+};
+#elif HWY_ARCH_X86
+// Pairs of products fit 16 bits, and so do sums of 32: 32 * 2 * 3 * 127.
+class QuadSums {
+ public:
+  QuadSums() : pairs_(hn::Zero(DI16())), sum_(hn::Zero(DI32())) {}
+  void Add(hn::Vec<DI32> codes, hn::Vec<DI32> quad) {
+    hn::Vec<DI16> pairs;
+#if HWY_TARGET == HWY_AVX3
+    pairs.raw = _mm512_maddubs_epi16(codes.raw, quad.raw);
+#elif HWY_TARGET == HWY_AVX2
+    pairs.raw = _mm256_maddubs_epi16(codes.raw, quad.raw);
+#else
+    pairs.raw = _mm_maddubs_epi16(codes.raw, quad.raw);
+#endif
+    pairs_ = hn::Add(pairs_, pairs);
+  }
+  void Flush() {
+    const DI16 d;
+    const auto quads = hn::ShiftRight<16>(hn::BitCast(DI32(), pairs_));
+    const auto even = hn::ShiftRight<16>(hn::ShiftLeft<16>(hn::BitCast(DI32(), pairs_)));
+    sum_ = hn::Add(sum_, hn::Add(quads, even));
+    pairs_ = hn::Zero(d);
+  }
+  hn::Vec<DI32> sum() const { return sum_; }
+
+ private:
+  hn::Vec<DI16> pairs_;
+  hn::Vec<DI32> sum_;
+};
+#else
+class QuadSums {
+ public:
+  QuadSums() : sum_(hn::Zero(DI32())) {}
+  void Add(hn::Vec<DI32> codes, hn::Vec<DI32> quad) {
+    const auto product = [](auto code, auto query) {
+      return hn::Mul(hn::And(code, hn::Set(DI32(), 3)), hn::ShiftRight<24>(query));
     };
-    store(a0_all, a0_odd, sums + j);
-    store(a1_all, a1_odd, sums + 32 + j);
-    store(b0_all, b0_odd, sums + kSketchTokens + j);
-    store(b1_all, b1_odd, sums + kSketchTokens + 32 + j);
+    sum_ = hn::Add(sum_, product(codes, hn::ShiftLeft<24>(quad)));
+    sum_ = hn::Add(sum_, product(hn::ShiftRight<8>(codes), hn::ShiftLeft<16>(quad)));
+    sum_ = hn::Add(sum_, product(hn::ShiftRight<16>(codes), hn::ShiftLeft<8>(quad)));
+    sum_ = hn::Add(sum_, product(hn::ShiftRight<24>(codes), quad));
+  }
+  void Flush() {}
+  hn::Vec<DI32> sum() const { return sum_; }
+
+ private:
+  hn::Vec<DI32> sum_;
+};
+#endif
+
+// 2^(i / 8), i from 0 to 7.
+hn::Vec<DF> Eighths(hn::Vec<DI32> i) {
+  const DF d;
+#if HWY_MAX_BYTES >= 32
+  return hn::TableLookupLanes(hn::Load(d, kEighths), hn::IndicesFromVec(d, i));
+#else
+  alignas(64) int32_t indices[kRowPad];
+  hn::Store(i, DI32(), indices);
+  alignas(64) float eighths[kRowPad];
+  for (size_t lane = 0; lane < hn::Lanes(d); ++lane) {
+    eighths[lane] = kEighths[indices[lane]];
+  }
+  return hn::Load(d, eighths);
+#endif
+}
+
+// 2^((byte - 128) / 8) of the page's tokens, and 0 of byte 0.
+void ScalesKernel(const uint8_t* bytes, float* scales) {
+  const DF d;
+  const DI32 di;
+  const hn::Rebind<uint8_t, DF> d8;
+  const size_t lanes = hn::Lanes(d);
+  for (size_t t = 0; t < kSketchTokens; t += lanes) {
+    const auto byte = hn::PromoteTo(di, hn::LoadU(d8, bytes + t));
+    const auto eighths = Eighths(hn::And(byte, hn::Set(di, 7)));
+    const auto octave =
+        hn::ShiftLeft<23>(hn::Sub(hn::ShiftRight<3>(byte), hn::Set(di, 16)));
+    const auto scale = hn::BitCast(d, hn::Add(hn::BitCast(di, eighths), octave));
+    hn::StoreU(hn::IfThenZeroElse(hn::RebindMask(d, hn::Eq(byte, hn::Zero(di))), scale),
+               d, scales + t);
+  }
+}
+
+// q.m of heads [first, first + kHeads), each in all lanes. What there is one of per head
+// is in registers only if its loops are written out, here and below.
+//   mean: [PaddedRow(dim)]
+template <size_t kHeads>
+HWY_INLINE void MeanDots(const SketchQuery& query, size_t first,
+                         const hwy::float16_t* mean, hn::Vec<DF>* dots) {
+  const DF d;
+  const hn::Rebind<hwy::float16_t, DF> d_f16;
+  const size_t padded = PaddedRow(query.dim);
+  const float* q = query.queries.data() + first * padded;
+  hn::Vec<DF> sums[kHeads];
+  HWY_UNROLL(4)
+  for (size_t h = 0; h < kHeads; ++h) sums[h] = hn::Zero(d);
+  for (size_t i = 0; i < padded; i += hn::Lanes(d)) {
+    const auto m = hn::PromoteTo(d, hn::LoadU(d_f16, mean + i));
+    HWY_UNROLL(4)
+    for (size_t h = 0; h < kHeads; ++h) {
+      sums[h] = hn::MulAdd(hn::LoadU(d, q + h * padded + i), m, sums[h]);
+    }
+  }
+  HWY_UNROLL(4)
+  for (size_t h = 0; h < kHeads; ++h) dots[h] = hn::SumOfLanes(d, sums[h]);
+}
+
+// Scores heads [first, first + kHeads): codes are unpacked once for all.
+template <size_t kHeads>
+void ScoreHeads(const SketchQuery& query, size_t first, const SketchParts& page,
+                const SketchParts& next, const float* scales, const hwy::float16_t* mean,
+                float* logits, size_t head_stride) {
+  const DF d;
+  const DI32 di;
+  const size_t lanes = hn::Lanes(d);
+  hn::Vec<DF> base[kHeads], step[kHeads], offset[kHeads];
+  MeanDots<kHeads>(query, first, mean, base);
+  HWY_UNROLL(4)
+  for (size_t h = 0; h < kHeads; ++h) {
+    step[h] = hn::Set(d, query.step[first + h]);
+    offset[h] = hn::Set(d, query.offset[first + h]);
+  }
+  const auto high_bits = hn::Set(di, static_cast<int32_t>(0xAAAAAAAA));
+  const auto low_bits = hn::Set(di, 0x55555555);
+  const auto code_bits = hn::Set(di, 0x03030303);
+  const size_t blocks = query.blocks;
+  const int32_t* quads = query.quads.data() + first * blocks * kBlockQuads;
+  // Two vectors of tokens, where registers are many: one has to wait for its own sums.
+  constexpr size_t kVectors = HWY_MAX_BYTES >= 64 ? 2 : 1;
+  for (size_t t = 0; t < kSketchTokens; t += kVectors * lanes) {
+    QuadSums sums[kVectors][kHeads];
+    for (size_t block = 0; block < blocks; ++block) {
+      const int32_t* quad = quads + block * kBlockQuads * kHeads;
+      hn::Vec<DI32> even[kVectors], odd[kVectors];
+      HWY_UNROLL(4)
+      for (size_t v = 0; v < kVectors; ++v) {
+        const size_t at = (block * kSketchTokens + t + v * lanes) * 4;
+        // Few at a time: the memory takes no more, and what waits for it holds up the
+        // rest. Into the second cache: a core waits for more of those lines at once.
+        __builtin_prefetch(next.high + at, 0, 2);
+        __builtin_prefetch(next.low + at, 0, 2);
+        const auto h = hn::LoadU(di, reinterpret_cast<const int32_t*>(page.high + at));
+        const auto l = hn::LoadU(di, reinterpret_cast<const int32_t*>(page.low + at));
+        // Codes of slices 0, 2, 4 and 6, and of 1, 3, 5 and 7: two bits each.
+        even[v] = hn::OrAnd(hn::And(hn::Add(h, h), high_bits), l, low_bits);
+        odd[v] = hn::OrAnd(hn::And(hn::ShiftRight<1>(l), low_bits), h, high_bits);
+      }
+      HWY_UNROLL(4)
+      for (size_t slice = 0; slice < kBlockQuads; slice += 2) {
+        hn::Vec<DI32> codes[kVectors], next_codes[kVectors];
+        HWY_UNROLL(4)
+        for (size_t v = 0; v < kVectors; ++v) {
+          codes[v] = hn::And(even[v], code_bits);
+          next_codes[v] = hn::And(odd[v], code_bits);
+          even[v] = hn::ShiftRight<2>(even[v]);
+          odd[v] = hn::ShiftRight<2>(odd[v]);
+        }
+        HWY_UNROLL(4)
+        for (size_t head = 0; head < kHeads; ++head) {
+          const auto four = hn::Set(di, quad[slice * kHeads + head]);
+          HWY_UNROLL(4)
+          for (size_t v = 0; v < kVectors; ++v) sums[v][head].Add(codes[v], four);
+        }
+        HWY_UNROLL(4)
+        for (size_t head = 0; head < kHeads; ++head) {
+          const auto four = hn::Set(di, quad[(slice + 1) * kHeads + head]);
+          HWY_UNROLL(4)
+          for (size_t v = 0; v < kVectors; ++v) sums[v][head].Add(next_codes[v], four);
+        }
+      }
+      if (block % 4 != 3 && block + 1 != blocks) continue;
+      HWY_UNROLL(4)
+      for (size_t v = 0; v < kVectors; ++v) {
+        HWY_UNROLL(4)
+        for (size_t head = 0; head < kHeads; ++head) sums[v][head].Flush();
+      }
+    }
+    HWY_UNROLL(4)
+    for (size_t v = 0; v < kVectors; ++v) {
+      const size_t token = t + v * lanes;
+      const auto token_scales = hn::LoadU(d, scales + token);
+      HWY_UNROLL(4)
+      for (size_t h = 0; h < kHeads; ++h) {
+        const auto sum = hn::ConvertTo(d, sums[v][h].sum());
+        const auto rz = hn::MulAdd(sum, step[h], offset[h]);
+        hn::StoreU(hn::MulAdd(token_scales, rz, base[h]), d,
+                   logits + (first + h) * head_stride + token);
+      }
+    }
   }
 }
 
 void ScoreSketchKernel(const SketchQuery& query, const SketchParts& page,
-                       const SketchParts& next, const float* scales, const float* mean,
-                       float scale, float* logits, size_t head_stride) {
-  const DF d;
-  const hn::RebindToSigned<DF> di;
-  const DU16 d16;
-  const size_t lanes = hn::Lanes(d);
-  const size_t padded = PaddedRow(query.dim);
-  for (size_t pair = 0; pair < query.heads; pair += 2) {
-    alignas(64) uint16_t sums[2 * kSketchTokens];
-    // What follows is asked for once.
-    SumTables2(page, pair == 0 ? next : page, query.groups,
-               query.tables.data() + pair * query.groups * 32, sums);
-    const float* q = query.queries.data() + pair * padded;
-    auto first = hn::Zero(d);
-    auto second = hn::Zero(d);
-    for (size_t i = 0; i < padded; i += lanes) {
-      const auto m = hn::LoadU(d, mean + i);
-      first = hn::MulAdd(hn::LoadU(d, q + i), m, first);
-      second = hn::MulAdd(hn::LoadU(d, q + padded + i), m, second);
-    }
-    const auto store = [&](size_t h, auto dot, const uint16_t* head_sums) {
-      const auto base = hn::Mul(hn::Set(d, scale), hn::SumOfLanes(d, dot));
-      const auto step = hn::Set(d, scale * query.step[h]);
-      const auto offset = hn::Set(d, scale * query.offset[h]);
-      float* out = logits + h * head_stride;
-      for (size_t t = 0; t < kSketchTokens; t += lanes) {
-        const auto sum =
-            hn::ConvertTo(d, hn::PromoteTo(di, hn::Load(d16, head_sums + t)));
-        const auto rz = hn::MulAdd(sum, step, offset);
-        hn::StoreU(hn::MulAdd(hn::LoadU(d, scales + t), rz, base), d, out + t);
-      }
+                       const SketchParts& next, float* logits, size_t head_stride) {
+  alignas(64) float scales[kSketchTokens];
+  ScalesKernel(page.scales, scales);
+  alignas(64) hwy::float16_t mean[PaddedRow(kSketchDimMax + 1)];
+  std::memset(mean + query.dim / kRowPad * kRowPad, 0, kRowPad * sizeof(*mean));
+  std::memcpy(mean, page.mean_f16, query.dim * sizeof(*mean));
+  for (size_t h = 0; h < query.heads; h += kHeadsMax) {
+    const auto score = [&](auto kernel) {
+      // What follows is asked for once.
+      kernel(query, h, page, h == 0 ? next : page, scales, mean, logits, head_stride);
     };
-    store(pair, first, sums);
-    if (pair + 1 < query.heads) store(pair + 1, second, sums + kSketchTokens);
+    const size_t together = std::min(kHeadsMax, query.heads - h);
+    if (together == 4) score(ScoreHeads<4>);
+    if (together == 3) score(ScoreHeads<3>);
+    if (together == 2) score(ScoreHeads<2>);
+    if (together == 1) score(ScoreHeads<1>);
   }
 }
 
@@ -236,22 +367,21 @@ namespace {
 
 constexpr int kScaleBias = 128;
 
-const std::array<float, 256>& ScaleTable() {
-  static const std::array<float, 256> table = [] {
-    std::array<float, 256> t{};
-    for (int i = 1; i < 256; ++i) {
-      t[i] = std::exp2(static_cast<float>(i - kScaleBias) / 8.0f);
-    }
-    return t;
-  }();
-  return table;
-}
+// So that sums of 1,024 products with the largest f16 are finite.
+constexpr float kQueryMax = 1e30f;
 
 float ClampToF16(float v) { return std::clamp(v, -65504.0f, 65504.0f); }
 
 }  // namespace
 
-float SketchScale(uint8_t byte) { return ScaleTable()[byte]; }
+size_t SketchPlaneBytes(size_t dim) {
+  return (RotatedDim(dim) + kSketchBlock - 1) / kSketchBlock * kSketchTokens * 4;
+}
+
+float SketchScale(uint8_t byte) {
+  if (byte == 0) return 0.0f;
+  return std::ldexp(kEighths[byte % 8], (byte - kScaleBias - byte % 8) / 8);
+}
 
 uint8_t SketchScaleByte(float scale) {
   if (!(scale > 0.0f)) return 0;
@@ -279,80 +409,59 @@ void EncodeSketch(const float* keys, size_t dim, uint16_t* mean_f16, uint8_t* sc
   HWY_DYNAMIC_DISPATCH(CentreColumnsKernel)(keys, dim, padded, mean, y);
   std::fill_n(y + dim * kSketchTokens, (rotated_dim - dim) * kSketchTokens, 0.0f);
   HadamardColumns(y, rotated_dim, kSketchTokens);
-  alignas(64) float token_scales[kSketchTokens];
+  float token_scales[kSketchTokens];
   HWY_DYNAMIC_DISPATCH(CodeColumnsKernel)(y, rotated_dim, token_scales, high, low);
   for (size_t t = 0; t < kSketchTokens; ++t) scales[t] = SketchScaleByte(token_scales[t]);
 }
 
-void PrepareSketchQuery(const float* queries, size_t heads, size_t dim,
+void PrepareSketchQuery(const float* queries, size_t heads, size_t dim, float scale,
                         SketchQuery* out) {
   const size_t padded = PaddedRow(dim);
   const size_t rotated_dim = RotatedDim(dim);
   out->heads = heads;
   out->dim = dim;
-  out->groups = rotated_dim / 4;
-  // Heads are scored in pairs.
-  const size_t heads_in_pairs = (heads + 1) / 2 * 2;
-  out->queries.assign(heads_in_pairs * padded, 0.0f);
-  out->tables.resize(heads_in_pairs * out->groups * 32);
+  out->blocks = SketchPlaneBytes(dim) / (kSketchTokens * 4);
+  out->queries.assign(heads * padded, 0.0f);
+  out->quads.assign(heads * out->blocks * kBlockQuads, 0);
   out->step.resize(heads);
   out->offset.resize(heads);
   out->scratch.resize(rotated_dim);
   float* rotated = out->scratch.data();
   for (size_t h = 0; h < heads; ++h) {
-    const float* q = queries + h * dim;
-    std::copy_n(q, dim, out->queries.data() + h * padded);
+    float* q = out->queries.data() + h * padded;
+    for (size_t i = 0; i < dim; ++i) {
+      q[i] = std::clamp(scale * queries[h * dim + i], -kQueryMax, kQueryMax);
+    }
     Rotate(q, dim, rotated);
-    float range_max = 0.0f;
-    float offset = 0.0f;
-    for (size_t g = 0; g < out->groups; ++g) {
-      float range = 0.0f;
-      for (size_t i = 0; i < 4; ++i) {
-        range += std::abs(rotated[4 * g + i]);
-        offset += 3.0f * std::min(rotated[4 * g + i], 0.0f) - 1.5f * rotated[4 * g + i];
-      }
-      range_max = std::max(range_max, range);
+    float largest = 0.0f;
+    for (size_t i = 0; i < rotated_dim; ++i) {
+      largest = std::max(largest, std::abs(rotated[i]));
     }
-    // Twice the range is at most 170 steps and once at most 85.
-    const float step = range_max / 85.0f;
-    const float inverse = step > 0.0f ? 1.0f / step : 0.0f;
-    uint8_t* table = out->tables.data() + h * out->groups * 32;
-    for (size_t g = 0; g < out->groups; ++g, table += 32) {
-      // Each half of the sums is the half before it with one component more.
-      float sums[16] = {};
-      for (size_t i = 0; i < 4; ++i) {
-        // Less the least of the 16 sums: every entry is >= 0.
-        sums[0] -= std::min(rotated[4 * g + i], 0.0f);
+    const float divisor = largest > 0.0f ? largest : 1.0f;
+    // Heads that are scored together lie together.
+    const size_t first = h / kHeadsMax * kHeadsMax;
+    const size_t together = std::min(kHeadsMax, heads - first);
+    int32_t* quads = out->quads.data() + first * out->blocks * kBlockQuads + (h - first);
+    int sum = 0;
+    for (size_t i = 0; i < rotated_dim; i += 4) {
+      int8_t quad[4] = {};
+      for (size_t c = 0; c < std::min<size_t>(4, rotated_dim); ++c) {
+        quad[c] = static_cast<int8_t>(std::lround(127.0f * (rotated[i + c] / divisor)));
+        sum += quad[c];
       }
-      for (size_t i = 0; i < 4; ++i) {
-        const float r = rotated[4 * g + i];
-        const size_t half = size_t{1} << i;
-        for (size_t n = 0; n < half; ++n) sums[half + n] = sums[n] + r;
-      }
-      for (size_t n = 0; n < 16; ++n) {
-        const float steps = std::max(sums[n] * inverse, 0.0f);
-        table[n] = static_cast<uint8_t>(std::min(2.0f * steps + 0.5f, 170.0f));
-        table[16 + n] = static_cast<uint8_t>(std::min(steps + 0.5f, 85.0f));
-      }
+      std::memcpy(quads + i / 4 * together, quad, sizeof(quad));
     }
-    out->step[h] = step;
-    out->offset[h] = offset;
+    out->step[h] = largest / 127.0f;
+    out->offset[h] = -1.5f * out->step[h] * static_cast<float>(sum);
   }
 }
 
 void ScoreSketch(const SketchQuery& query, const SketchParts& page,
-                 const SketchParts& next, float scale, float* logits,
-                 size_t head_stride) {
-  for (size_t i = 0; i < query.dim; i += 32) __builtin_prefetch(next.mean_f16 + i);
-  __builtin_prefetch(next.scales);
-  const std::array<float, 256>& table = ScaleTable();
-  alignas(64) float scales[kSketchTokens];
-  for (size_t t = 0; t < kSketchTokens; ++t) scales[t] = table[page.scales[t]];
-  alignas(64) float mean[PaddedRow(kSketchDimMax)];
-  RowsToF32(DType::kF16, reinterpret_cast<const std::byte*>(page.mean_f16), 0, 1,
-            query.dim, mean);
+                 const SketchParts& next, float* logits, size_t head_stride) {
+  for (size_t i = 0; i < query.dim; i += 32) __builtin_prefetch(next.mean_f16 + i, 0, 2);
+  __builtin_prefetch(next.scales, 0, 2);
   HWY_DYNAMIC_DISPATCH(ScoreSketchKernel)
-  (query, page, next, scales, mean, scale, logits, head_stride);
+  (query, page, next, logits, head_stride);
 }
 
 void ScoreSketchReference(const float* queries, size_t heads, size_t dim,
@@ -367,9 +476,10 @@ void ScoreSketchReference(const float* queries, size_t heads, size_t dim,
     for (size_t t = 0; t < kSketchTokens; ++t) {
       double rz = 0.0;
       for (size_t i = 0; i < rotated.size(); ++i) {
-        const size_t byte = i / 4 * 32 + t % 32;
-        const size_t bit = i % 4 + (t < 32 ? 0 : 4);
-        const int code = 2 * (page.high[byte] >> bit & 1) + (page.low[byte] >> bit & 1);
+        const size_t bit = SketchBit(i % kSketchBlock);
+        const size_t byte = (i / kSketchBlock * kSketchTokens + t) * 4 + bit / 8;
+        const int code =
+            2 * (page.high[byte] >> bit % 8 & 1) + (page.low[byte] >> bit % 8 & 1);
         rz += rotated[i] * (code - 1.5);
       }
       logits[h * head_stride + t] =

@@ -6,12 +6,13 @@
 //     q.k  ~  q.m + c (R q).z
 // and a query is rotated once, not once a page.
 //
-// Scoring never unpacks: the two bits lie in planes, transposed so that a byte holds four
-// components of two tokens as nibbles (the layout is in retrieval/abstract.h). For each
-// four components a 16-entry table holds the partial sums of the rotated query, and a
-// byte shuffle looks 16 or 32 tokens up at once. Table entries are 8 bits, one step size
-// a query head: the high plane's at most 170, the low plane's at most 85, so that their
-// sum fits a byte and 256 of them (D = 1024) fit 16 bits.
+// A dot product of bytes is what processors are quickest at, so the query's components
+// become 8-bit numbers, of one step size a query head, and the two bits lie so that few
+// instructions make bytes of them, once for all query heads: in two planes, of 32-bit
+// words. A word holds 32 components (a block) of a token, and bit s of byte b is
+// component 4 s + b: what a shift by s and a mask leave are four components that lie
+// together in the query. Words of 64 tokens follow each other, then comes the next block.
+// A vector of words is a vector of tokens' sums, so nothing is added across it.
 //
 // Thread safety: pure functions; a SketchQuery is read-only while it scores.
 
@@ -25,15 +26,18 @@
 namespace kvtier::kernels {
 
 inline constexpr size_t kSketchTokens = 64;
-// key_dim's limit: beyond it the 16-bit sums could overflow.
-inline constexpr size_t kSketchDimMax = 1024;
+inline constexpr size_t kSketchBlock = 32;     // components
+inline constexpr size_t kSketchDimMax = 1024;  // key_dim's limit
 
-// Where the parts of one page's sketch lie.
+// Of one plane. A block that the components don't fill is filled with zeros.
+size_t SketchPlaneBytes(size_t dim);
+
+// Where the parts of one page's sketch lie. Planes are aligned to 4 bytes.
 struct SketchParts {
   const uint16_t* mean_f16;  // [dim]
   const uint8_t* scales;     // [64]
-  const uint8_t* high;       // [D / 4][32]
-  const uint8_t* low;        // [D / 4][32]
+  const uint8_t* high;       // [blocks][64][4]
+  const uint8_t* low;        // [blocks][64][4]
 };
 
 // c of a scale byte: 2^((byte - 128) / 8), and 0 of byte 0.
@@ -44,7 +48,7 @@ uint8_t SketchScaleByte(float scale);
 // Codes 64 keys.
 //   keys:     [64][PaddedRow(dim)] finite f32, padded with zeros
 //   mean_f16: out, [dim]; saturates at the largest f16
-//   scales:   out, [64];  high, low: out, [D / 4][32]
+//   scales:   out, [64];  high, low: out, SketchPlaneBytes(dim) each
 //   scratch:  resized as needed; keep it between calls
 void EncodeSketch(const float* keys, size_t dim, uint16_t* mean_f16, uint8_t* scales,
                   uint8_t* high, uint8_t* low, std::vector<float>* scratch);
@@ -53,22 +57,24 @@ void EncodeSketch(const float* keys, size_t dim, uint16_t* mean_f16, uint8_t* sc
 struct SketchQuery {
   size_t heads = 0;
   size_t dim = 0;
-  size_t groups = 0;            // D / 4
-  std::vector<float> queries;   // [heads, made even][PaddedRow(dim)]
-  std::vector<uint8_t> tables;  // [heads, made even][groups][high 16, low 16]
-  std::vector<float> step;      // [heads]
-  std::vector<float> offset;    // [heads]
+  size_t blocks = 0;
+  std::vector<float> queries;  // [heads][PaddedRow(dim)]
+  std::vector<int32_t> quads;  // [heads by fours][blocks][8][4], of 4 components
+  std::vector<float> step;     // [heads]
+  std::vector<float> offset;   // [heads]
   std::vector<float> scratch;
 };
 
-// queries: [heads][dim], finite. Reuses the memory of `out`.
-void PrepareSketchQuery(const float* queries, size_t heads, size_t dim, SketchQuery* out);
+// queries: [heads][dim], finite;  scale: of all logits. Reuses the memory of `out`.
+void PrepareSketchQuery(const float* queries, size_t heads, size_t dim, float scale,
+                        SketchQuery* out);
 
 // logits[h * head_stride + t] = scale * q_h.k_t as sketched, for the page's 64 tokens.
-//   next: the page that will be scored next, or any: the memory is asked for it
-//         meanwhile, since pages' abstracts lie apart, which no processor foresees
+// Finite, for queries of up to 1e30 after scaling; larger ones are taken as that.
+//   next: a page that will be scored soon, or any: the memory is asked for it meanwhile,
+//         since pages' abstracts lie apart, which no processor foresees
 void ScoreSketch(const SketchQuery& query, const SketchParts& page,
-                 const SketchParts& next, float scale, float* logits, size_t head_stride);
+                 const SketchParts& next, float* logits, size_t head_stride);
 
 // The same by the definition, component by component, with the query unquantised.
 void ScoreSketchReference(const float* queries, size_t heads, size_t dim,

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "gtest/gtest.h"
+#include "tests/kernels/instruction_sets.h"
 #include "tests/kernels/random.h"
 
 namespace kvtier::kernels {
@@ -31,8 +32,8 @@ TEST_P(Bounds, AreAboveEveryToken) {
   EncodeBounds(Padded(keys, dim).data(), dim, bounds.data(), &scratch);
   std::vector<float> upper(kHeads * 5);
   BoundsQuery query;
-  PrepareBoundsQuery(queries.data(), kHeads, dim, &query);
-  ScoreBounds(query, bounds.data(), bounds.data(), 1.0f, upper.data(), 5);
+  PrepareBoundsQuery(queries.data(), kHeads, dim, 1.0f, &query);
+  ScoreBounds(query, bounds.data(), bounds.data(), upper.data(), 5);
   for (size_t h = 0; h < kHeads; ++h) {
     for (size_t t = 0; t < 64; ++t) {
       const float* q = queries.data() + h * dim;
@@ -50,18 +51,17 @@ class BoundsDims : public ::testing::TestWithParam<size_t> {};
 INSTANTIATE_TEST_SUITE_P(Dims, BoundsDims,
                          ::testing::Values(1, 3, 8, 16, 17, 64, 80, 100, 128));
 
-TEST_P(BoundsDims, AreTheDefinition) {
-  const size_t dim = GetParam();
+void ExpectTheDefinition(size_t dim) {
   std::vector<uint16_t> bounds(8 * dim);
   std::vector<float> scratch;
   EncodeBounds(Padded(Gaussian(64 * dim, 31), dim).data(), dim, bounds.data(), &scratch);
   const std::vector<uint16_t> next = bounds;
-  for (const size_t heads : {1, 2, 4, 5, 8, 11}) {
+  for (const size_t heads : {1, 2, 3, 4, 5, 8, 11}) {
     const std::vector<float> queries = Gaussian(heads * dim, 32);
     BoundsQuery query;
-    PrepareBoundsQuery(queries.data(), heads, dim, &query);
+    PrepareBoundsQuery(queries.data(), heads, dim, 0.5f, &query);
     std::vector<float> upper(heads * 7, -1.0f);
-    ScoreBounds(query, bounds.data(), next.data(), 0.5f, upper.data(), 7);
+    ScoreBounds(query, bounds.data(), next.data(), upper.data(), 7);
     for (size_t h = 0; h < heads; ++h) {
       for (size_t s = 0; s < 4; ++s) {
         double want = 0.0;
@@ -75,6 +75,10 @@ TEST_P(BoundsDims, AreTheDefinition) {
       EXPECT_EQ(upper[h * 7 + 4], -1.0f) << "only its own four are written";
     }
   }
+}
+
+TEST_P(BoundsDims, AreTheDefinition) {
+  ForEachInstructionSet([] { ExpectTheDefinition(GetParam()); });
 }
 
 TEST(BoundsEncoding, RoundsOutwardByLessThanTwoUnits) {

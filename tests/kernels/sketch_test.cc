@@ -9,6 +9,7 @@
 
 #include "gtest/gtest.h"
 #include "kernels/host/rotate.h"
+#include "tests/kernels/instruction_sets.h"
 #include "tests/kernels/random.h"
 
 namespace kvtier::kernels {
@@ -28,8 +29,8 @@ Page Encode(std::vector<float> keys, size_t dim) {
   page.keys = std::move(keys);
   page.mean.resize(dim);
   page.scales.resize(64);
-  page.high.resize(RotatedDim(dim) * 8);
-  page.low.resize(RotatedDim(dim) * 8);
+  page.high.resize(SketchPlaneBytes(dim));
+  page.low.resize(SketchPlaneBytes(dim));
   std::vector<float> scratch;
   EncodeSketch(Padded(page.keys, dim).data(), dim, page.mean.data(), page.scales.data(),
                page.high.data(), page.low.data(), &scratch);
@@ -76,31 +77,34 @@ TEST_P(SketchDims, ColumnsRotateAsVectorsDo) {
   }
 }
 
-TEST_P(SketchDims, VectorScoresAreTheDefinitions) {
-  const size_t dim = GetParam();
-  const Page page = Encode(Gaussian(64 * dim, 4, 2.0f), dim);
-  for (const size_t heads : {1, 2, 3, 4}) {
+void ExpectScoresAreTheDefinitions(const Page& page, size_t dim) {
+  for (const size_t heads : {1, 2, 3, 4, 5, 8, 11}) {
     const std::vector<float> q = Gaussian(heads * dim, 5);
     SketchQuery query;
-    PrepareSketchQuery(q.data(), heads, dim, &query);
+    PrepareSketchQuery(q.data(), heads, dim, 0.5f, &query);
     std::vector<float> got(heads * 100), want(heads * 100);
-    ScoreSketch(query, page.parts(), page.parts(), 0.5f, got.data(), 100);
+    ScoreSketch(query, page.parts(), page.parts(), got.data(), 100);
     ScoreSketchReference(q.data(), heads, dim, page.parts(), 0.5f, want.data(), 100);
     for (size_t h = 0; h < heads; ++h) {
       for (size_t t = 0; t < 64; ++t) {
-        // Each of D / 4 pairs of entries is off by at most one step together.
-        const double bound = 0.5 * SketchScale(page.scales[t]) * query.step[h] *
-                                 static_cast<double>(query.groups) +
-                             1e-3;
-        EXPECT_NEAR(got[h * 100 + t], want[h * 100 + t], bound);
-        // And in practice far less: errors are independent.
-        const double typical = 3.0 * SketchScale(page.scales[t]) * query.step[h] *
-                                   std::sqrt(static_cast<double>(query.groups)) +
-                               1e-3;
+        // Each component is off by half a step at most, times a level of 1.5 or less.
+        const double components = static_cast<double>(RotatedDim(dim));
+        const double unit = SketchScale(page.scales[t]) * query.step[h];
+        EXPECT_NEAR(got[h * 100 + t], want[h * 100 + t], unit * 0.75 * components + 1e-3);
+        // And in practice far less: errors are independent, of 0.29 steps times 1.1.
+        const double typical = unit * 5.0 * 0.32 * std::sqrt(components) + 1e-3;
         EXPECT_NEAR(got[h * 100 + t], want[h * 100 + t], typical);
       }
     }
   }
+}
+
+TEST_P(SketchDims, VectorScoresAreTheDefinitions) {
+  const size_t dim = GetParam();
+  ForEachInstructionSet([dim] {
+    const Page page = Encode(Gaussian(64 * dim, 4, 2.0f), dim);
+    ExpectScoresAreTheDefinitions(page, dim);
+  });
 }
 
 // Below 64 components, four levels have too few to average over.
@@ -114,9 +118,9 @@ TEST_P(SketchQuality, FollowsExactScores) {
   const Page page = Encode(keys, dim);
   const std::vector<float> q = Gaussian(dim, 7);
   SketchQuery query;
-  PrepareSketchQuery(q.data(), 1, dim, &query);
+  PrepareSketchQuery(q.data(), 1, dim, 1.0f, &query);
   std::vector<float> got(64);
-  ScoreSketch(query, page.parts(), page.parts(), 1.0f, got.data(), 64);
+  ScoreSketch(query, page.parts(), page.parts(), got.data(), 64);
   std::vector<double> a(64), b(64);
   for (size_t t = 0; t < 64; ++t) {
     a[t] = got[t];
@@ -135,9 +139,9 @@ TEST(Sketch, IsExactForEqualKeys) {
   const Page page = Encode(keys, kDim);
   const std::vector<float> q = Gaussian(kDim, 9);
   SketchQuery query;
-  PrepareSketchQuery(q.data(), 1, kDim, &query);
+  PrepareSketchQuery(q.data(), 1, kDim, 1.0f, &query);
   std::vector<float> got(64);
-  ScoreSketch(query, page.parts(), page.parts(), 1.0f, got.data(), 64);
+  ScoreSketch(query, page.parts(), page.parts(), got.data(), 64);
   for (const float logit : got) {
     EXPECT_NEAR(logit, Dot(q.data(), key.data(), kDim), 1e-3);
   }
@@ -147,14 +151,54 @@ TEST(Sketch, ZeroAndHugeInputsStayFinite) {
   constexpr size_t kDim = 64;
   for (const float scale : {0.0f, 1e-30f, 1e30f}) {
     const Page page = Encode(Gaussian(64 * kDim, 10, scale), kDim);
-    for (const float query_scale : {0.0f, 1e-30f, 1.0f}) {
+    for (const float query_scale : {0.0f, 1e-40f, 1e-30f, 1.0f, 1e38f}) {
       const std::vector<float> q = Gaussian(kDim, 11, query_scale);
       SketchQuery query;
-      PrepareSketchQuery(q.data(), 1, kDim, &query);
+      PrepareSketchQuery(q.data(), 1, kDim, 1.0f, &query);
       std::vector<float> got(64);
-      ScoreSketch(query, page.parts(), page.parts(), 1.0f, got.data(), 64);
+      ScoreSketch(query, page.parts(), page.parts(), got.data(), 64);
       for (const float logit : got) EXPECT_TRUE(std::isfinite(logit)) << scale;
     }
+  }
+}
+
+TEST(Sketch, IsTheSameBytesOnEveryInstructionSet) {
+  constexpr size_t kDim = 80;
+  const std::vector<float> keys = Gaussian(64 * kDim, 12);
+  const Page want = Encode(keys, kDim);
+  ForEachInstructionSet([&] {
+    const Page page = Encode(keys, kDim);
+    EXPECT_EQ(page.mean, want.mean);
+    EXPECT_EQ(page.high, want.high);
+    EXPECT_EQ(page.low, want.low);
+  });
+}
+
+TEST(Sketch, LargestCodesAndQueriesDoNotOverflow) {
+  // All codes 3 or 0, all of the query's components the largest: the sums' extremes.
+  constexpr size_t kDim = 1024;
+  Page page;
+  page.mean.resize(kDim);
+  page.scales.assign(64, 128);
+  for (const uint8_t bits : {0x00, 0xFF}) {
+    page.high.assign(SketchPlaneBytes(kDim), bits);
+    page.low.assign(SketchPlaneBytes(kDim), bits);
+    // Its rotation has components of equal magnitude, up to a sign.
+    std::vector<float> query(kDim), rotated(kDim);
+    query[5] = 32.0f;
+    Rotate(query.data(), kDim, rotated.data());
+    for (const float r : rotated) ASSERT_NEAR(std::abs(r), 1.0f, 1e-4f);
+    std::vector<float> want(64);
+    ScoreSketchReference(query.data(), 1, kDim, page.parts(), 1.0f, want.data(), 64);
+    ForEachInstructionSet([&] {
+      SketchQuery ready;
+      PrepareSketchQuery(query.data(), 1, kDim, 1.0f, &ready);
+      std::fill(ready.quads.begin(), ready.quads.end(), 0x7F7F7F7F);
+      std::vector<float> got(64);
+      ScoreSketch(ready, page.parts(), page.parts(), got.data(), 64);
+      const float sum = 127.0f * kDim * (bits == 0 ? 0.0f : 3.0f);
+      EXPECT_NEAR(got[17], sum * ready.step[0] + ready.offset[0], 1e-2f);
+    });
   }
 }
 

@@ -24,7 +24,7 @@
 namespace kvtier::tiers {
 
 // Of everything under the directory: extents, records, files. Another one is refused.
-inline constexpr uint32_t kFormatVersion = 1;
+inline constexpr uint32_t kFormatVersion = 2;
 
 struct Superblock {
   uint32_t version = kFormatVersion;
