@@ -11,8 +11,8 @@
 //   bounds:  low, high   f16 [4][2][key_dim], per span of 16 tokens, rounded outward
 // A plane's 32-bit word is 32 components of a token; which bit is whose is in
 // kernels/host/sketch.h. Component code = 2 * high + low, standing for (code - 1.5) times
-// the token's scale, in the rotated basis (kernels/host/rotate.h). The high plane alone is
-// a 1-bit sketch.
+// the token's scale, in the rotated basis (kernels/host/rotate.h). The high plane alone
+// is a 1-bit sketch.
 //
 // An abstract of a chunk is its pages' abstracts: layer by layer, kv heads in order.
 //
