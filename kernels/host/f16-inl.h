@@ -4,10 +4,10 @@
 // Included by a kernel's file, after hwy/highway.h, once an instruction set.
 
 #if defined(KVTIER_KERNELS_HOST_F16_INL_H_) == defined(HWY_TARGET_TOGGLE)
-#ifdef KVTIER_KERNELS_HOST_F16_INL_H_
-#undef KVTIER_KERNELS_HOST_F16_INL_H_
-#else
+#ifndef KVTIER_KERNELS_HOST_F16_INL_H_
 #define KVTIER_KERNELS_HOST_F16_INL_H_
+#else
+#undef KVTIER_KERNELS_HOST_F16_INL_H_
 #endif
 
 #include "hwy/highway.h"

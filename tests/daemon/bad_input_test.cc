@@ -202,6 +202,17 @@ TEST_F(UsedDisk, WipingWhatIsInUseIsRefusedAndNothingIsLost) {
   EXPECT_EQ(opened->cached_tokens, 128u);
 }
 
+TEST_F(UsedDisk, ALockFileThatCannotBeOpenedIsNotToldAsInUse) {
+  const std::string lock = disk_ + "/catalog/LOCK";
+  std::filesystem::remove(lock);
+  std::filesystem::create_directory(lock);
+  for (const std::vector<std::string>& how : {std::vector<std::string>{}, {"--wipe"}}) {
+    const Refusal refusal = Run(how);
+    EXPECT_EQ(refusal.exit_code, 1);
+    EXPECT_THAT(refusal.output, AllOf(HasSubstr(lock), Not(HasSubstr("in use"))));
+  }
+}
+
 TEST_F(UsedDisk, WipingNeedsADirectoryAndTakesOneThatIsNotThere) {
   std::filesystem::remove_all(disk_ + "/catalog");
   EXPECT_EQ(Run({}).exit_code, 1) << "segments, and nothing that names their chunks";

@@ -45,8 +45,7 @@ def row(system, budget, kind, scored, first, count):
         "agree": agree,
         "agree_low": agree_low,
         "agree_high": agree_high,
-        # Of attention, covered by what was read: not measured yet.
-        "mass": None,
+        "mass": sum(scored["mass"][texts_of_kind]) / count,
         "tokens_read": scored["tokens_read"],
         "bytes_touched": scored["bytes_touched"],
         "positions": sum(map(len, scored["kl"][texts_of_kind])),
@@ -56,7 +55,8 @@ def row(system, budget, kind, scored, first, count):
 def show(found):
     print(
         "{system:8} {budget:6} {text:8} KL {kl:.4f} [{kl_low:.4f}, {kl_high:.4f}]  "
-        "agree {agree:.3f} [{agree_low:.3f}, {agree_high:.3f}]  tokens {tokens_read:.0f}  "
+        "agree {agree:.3f} [{agree_low:.3f}, {agree_high:.3f}]  mass {mass:.3f}  "
+        "tokens {tokens_read:.0f}  "
         "MB {megabytes:.1f}".format(megabytes=found["bytes_touched"] / 1e6, **found),
         flush=True,
     )

@@ -4,24 +4,30 @@ attention as plain transformers computes it."""
 import torch
 
 import kvtier.transformers
+import mass
 
 SINKS, RECENT = 4, 64
 PIECE = 512
 
 
 def reference(model, texts, scored):
-    """[text] of log-probabilities [scored, vocabulary] after each of the last tokens."""
-    found = []
+    """[text] of log-probabilities [scored, vocabulary] after each of the last tokens, and
+    [text][layer] of keys [kv_head][token][dim]."""
+    found, keys = [], []
     for ids in texts:
-        logits = model(torch.tensor([ids]), logits_to_keep=scored, use_cache=False).logits[0]
-        found.append(logits.log_softmax(-1))
-    return found
+        output = model(torch.tensor([ids]), logits_to_keep=scored, use_cache=True)
+        found.append(output.logits[0].log_softmax(-1))
+        keys.append([layer.keys[0] for layer in output.past_key_values.layers])
+    return found, keys
 
 
 def decode(model, texts, scored, full, system, budget, socket):
     """Scores all texts as one batch.
 
-    Returns {kl, agree: [text][position], tokens_read, bytes_touched, plane}."""
+    full: what reference() returned
+    Returns {kl, agree: [text][position], mass: [text], tokens_read, bytes_touched, plane}."""
+    full, keys = full
+    watch = mass.Mass(keys)
     prompts = torch.tensor([ids[:-scored] for ids in texts])
     kls = [[] for _ in texts]
     agrees = [[] for _ in texts]
@@ -35,7 +41,8 @@ def decode(model, texts, scored, full, system, budget, socket):
         before = kv.stats.as_dict()
         for i in range(scored):
             column = torch.tensor([[ids[i - scored]] for ids in texts])
-            logits = model(column, past_key_values=cache).logits
+            with watch.watching():
+                logits = model(column, past_key_values=cache).logits
             for t, of_text in enumerate(logits[:, -1].log_softmax(-1)):
                 exact = full[t][i]
                 kls[t].append(float((exact.exp() * (exact - of_text)).sum()))
@@ -48,6 +55,7 @@ def decode(model, texts, scored, full, system, budget, socket):
     return {
         "kl": kls,
         "agree": agrees,
+        "mass": watch.means(),
         "tokens_read": spent["tokens_selected"] / heads + SINKS + kv.options.recent,
         "bytes_touched": spent["host_bytes"] + spent["abstract_bytes"] + spent["disk_bytes"],
         "plane": after["plane"],

@@ -26,8 +26,12 @@ absl::Status ToStatus(const rocksdb::Status& s, const std::string& path) {
   return absl::UnavailableError(message);
 }
 
+// RocksDB says so in words only: of another process's lock, and of its own. A lock file
+// that can't be opened is another matter.
 bool IsInUse(const rocksdb::Status& s) {
-  return s.IsIOError() && absl::StrContains(s.ToString(), "/LOCK");
+  const std::string text = s.ToString();
+  return s.IsIOError() && (absl::StrContains(text, "While lock file") ||
+                           absl::StrContains(text, "lock hold by current process"));
 }
 
 absl::Status InUse(const rocksdb::Status& s) {

@@ -83,7 +83,8 @@ class Forward:
         spec = layer.spec
         rows = query.shape[0]
         groups = query.reshape(rows, spec.kv_heads, -1, spec.key_dim).float()
-        virtual = self._retrieve(layer, groups, scale) if self.asking else []
+        found = self._retrieve(layer, groups, scale) if self.asking else ()
+        virtual = [self._virtual(parts, groups, spec.value_dim) for parts in found if parts]
         slots = layer.base + layer.selected
         kv = layer.kv[:, :, :slots].float()
         logits = (groups * scale) @ kv[..., : spec.key_dim].transpose(-1, -2)
@@ -104,8 +105,9 @@ class Forward:
             logits[i, ..., layer.base + count :] = float("-inf")
 
     def _retrieve(self, layer, groups, scale):
-        """Asks for all rows at once. Selections that are kept go into the layer; what
-        isn't comes back as virtual tokens: [(value [row, Hk, G, Dv], logit [row, Hk, G])]."""
+        """Asks for all rows at once. Selections that are kept go into the layer. Returns
+        what isn't, attended to, and what was estimated of the rest:
+        two of {row: (value [Hk, G, Dv], lse [Hk, G])}."""
         queries = groups.cpu().numpy()
         items = []
         for i in self.asking:
@@ -122,8 +124,8 @@ class Forward:
             )
         counts = self.counts
         counts["rpcs"] += 1
-        streamed = {}  # row -> merged parts of a selection that isn't kept
-        rests = {}  # row -> (output, lse)
+        streamed = {}
+        rests = {}
         left = iter(self.asking)
         row, whole = next(left), True
         for result in self.cache.client.retrieve(self.step, items):
@@ -141,11 +143,7 @@ class Forward:
                     rests[row] = self._rest(result, groups[row], layer.spec.value_dim)
                 self._count(result.cost)
                 row, whole = next(left, None), True
-        return [
-            self._virtual(parts, groups, layer.spec.value_dim)
-            for parts in (streamed, rests)
-            if parts
-        ]
+        return streamed, rests
 
     def _keep(self, layer, row, result, whole):
         """A selection is kept when it is within the budget and came in one part."""
@@ -195,6 +193,7 @@ class Forward:
         return output.view(*shape, value_dim).to(group.device), lse.view(shape).to(group.device)
 
     def _virtual(self, parts, groups, value_dim):
+        """As tokens that all rows have: value [row, Hk, G, Dv], logit [row, Hk, G]."""
         if len(parts) == groups.shape[0] == 1:
             output, lse = parts[0]
             return output[None], lse[None]
