@@ -11,8 +11,9 @@
 namespace kvtier::daemon {
 namespace {
 
-// For checksums and the catalog: one thread a core would compete with retrieval.
-constexpr size_t kThreads = 2;
+// Of writes, one thread copies, one waits for the catalog and one makes a segment, so
+// that one is left for the pages that queries wait for.
+constexpr size_t kThreads = 4;
 constexpr absl::Duration kTick = absl::Milliseconds(200);
 // A small tier still has a few segments to reassign.
 constexpr uint64_t kSegmentsMin = 8;

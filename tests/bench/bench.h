@@ -26,6 +26,9 @@ struct Settings {
   // Of a model's own keys, for contexts that are retrieved from; empty: synthetic ones.
   std::string keys_path = "";
 
+  // Of the disk benches' files, which are gone when they end. Not on a tmpfs.
+  std::string disk_directory = "/var/tmp";
+
   // Small and short: shows that every bench works.
   static Settings Quick() {
     return {.quick = true, .rounds = 3, .footprint_bytes = uint64_t{16} << 20};
@@ -43,6 +46,8 @@ std::vector<Bench> WireBenches();
 std::vector<Bench> RetrieveBenches();
 // In this process and thread.
 std::vector<Bench> ScoreBenches();
+// The disk tier, in this process.
+std::vector<Bench> DiskBenches();
 // The daemon by itself.
 std::vector<Bench> DaemonBenches();
 

@@ -17,7 +17,7 @@ namespace {
 std::vector<Bench> AllBenches() {
   std::vector<Bench> all;
   for (std::vector<Bench> some :
-       {WireBenches(), RetrieveBenches(), ScoreBenches(), DaemonBenches()}) {
+       {WireBenches(), RetrieveBenches(), ScoreBenches(), DiskBenches(), DaemonBenches()}) {
     for (Bench& bench : some) all.push_back(std::move(bench));
   }
   return all;
@@ -78,12 +78,14 @@ int main(int argc, char** argv) {
   CLI::App app("Rows of speed and size, each beside its ceiling.", "kvtier_bench");
   std::string filter;
   std::string json_path;
-  std::string keys_path;
+  std::string keys_path, disk_directory;
   bool quick = false;
   bool list = false;
   int rounds = 0;
   app.add_option("--filter", filter, "Only rows whose name matches this expression");
   app.add_option("--json", json_path, "Write the rows to this file too");
+  app.add_option("--disk-directory", disk_directory,
+                 "Where the disk benches have their files, not a tmpfs [/var/tmp]");
   app.add_option("--keys", keys_path,
                  "Retrieve from contexts of what keys.py wrote here");
   app.add_option("--rounds", rounds, "Rounds that are counted, 7 unless said")
@@ -99,6 +101,7 @@ int main(int argc, char** argv) {
   Settings settings = quick ? Settings::Quick() : Settings();
   if (rounds > 0) settings.rounds = rounds;
   settings.keys_path = keys_path;
+  if (!disk_directory.empty()) settings.disk_directory = disk_directory;
   using kvtier::bench::What;
   return kvtier::bench::Run(list ? What::kList : What::kRun, settings, filter, json_path);
 }

@@ -156,6 +156,9 @@ class DiskEngine final : public DiskTier {
   void PumpWrites(Later* later) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void PumpGeometry(GeometryState& geometry, Later* later)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Copies one chunk into its buffers and starts their writes: one at a time, since a
+  // query that waits for a page needs the executor too.
+  void FillNext() ABSL_LOCKS_EXCLUDED(mu_);
   void Fill(const WriteRef& op) ABSL_LOCKS_EXCLUDED(mu_);
   void OnWritten(const WriteRef& op, absl::Status status) ABSL_LOCKS_EXCLUDED(mu_);
   void OnReleased(const WriteRef& op) ABSL_LOCKS_EXCLUDED(mu_);
@@ -275,6 +278,8 @@ class DiskEngine final : public DiskTier {
   Staging write_staging_ ABSL_GUARDED_BY(mu_);
   Staging read_staging_ ABSL_GUARDED_BY(mu_);
   std::array<std::deque<ReadRef>, 4> waiting_reads_ ABSL_GUARDED_BY(mu_);  // [priority]
+  std::deque<WriteRef> to_fill_ ABSL_GUARDED_BY(mu_);
+  bool filling_ ABSL_GUARDED_BY(mu_) = false;
   struct SegmentSync {
     bool under_way = false;
     std::vector<WriteRef> covered;

@@ -126,13 +126,32 @@ void DiskEngine::PumpGeometry(GeometryState& geometry, Later* later) {
       continue;
     }
     op->unfinished = op->unreleased = op->buffers.size();
-    later->work.push_back([this, op] { Fill(op); });
+    to_fill_.push_back(op);
+    if (!std::exchange(filling_, true)) later->work.push_back([this] { FillNext(); });
     const uint64_t per_segment = segment_bytes_ / extent_bytes;
     if (space_.FreeExtents(geometry.id) < per_segment / 4 && !space_.HasEmptySegment() &&
         CanCreateSegment()) {
       StartCreate(later);
     }
   }
+}
+
+void DiskEngine::FillNext() {
+  WriteRef op;
+  {
+    MutexLock lock(&mu_);
+    op = to_fill_.front();
+    to_fill_.pop_front();
+  }
+  Fill(op);
+  Later later;
+  {
+    MutexLock lock(&mu_);
+    filling_ = !to_fill_.empty();
+    // Behind what the executor got meanwhile.
+    if (filling_) later.work.push_back([this] { FillNext(); });
+  }
+  Run(std::move(later));
 }
 
 void DiskEngine::Fill(const WriteRef& op) {

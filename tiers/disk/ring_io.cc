@@ -19,70 +19,16 @@
 #include "absl/time/clock.h"
 #include "kernels/base/mutex.h"
 #include "kernels/base/unique_fd.h"
+#include "tiers/disk/file_io.h"
 #include "tiers/disk/io_queue.h"
+#include "tiers/disk/ring_registry.h"
 #include "tiers/disk/segment_files.h"
 
 namespace kvtier::tiers {
 namespace {
 
-constexpr uint32_t kFallbackThreads = 4;
 // How often deadlines are looked at while something is under way.
 constexpr int64_t kTickNanoseconds = 100'000'000;
-
-const char* NameOf(IoKind kind) {
-  constexpr const char* kNames[] = {"reading", "writing", "syncing"};
-  return kNames[static_cast<int>(kind)];
-}
-
-// What a read, write or fdatasync returned: true if the flight has ended, with `status`.
-bool Continue(int result, const SegmentFiles& files, IoFlight* flight,
-              absl::Status* status) {
-  const IoRequest& request = flight->request;
-  if (result == -EAGAIN || result == -EINTR) return false;
-  if (result < 0) {
-    *status = IoErrorToStatus(
-        -result, absl::StrCat(NameOf(request.kind), " ", files.Path(request.segment)));
-    return true;
-  }
-  if (request.kind == IoKind::kSync) return true;
-  if (result == 0) {
-    *status = absl::UnavailableError(
-        absl::StrCat(files.Path(request.segment), " ends before byte ",
-                     request.offset + request.bytes, ": it was cut by somebody else"));
-    return true;
-  }
-  flight->done_bytes += static_cast<size_t>(result);
-  return flight->done_bytes >= request.bytes;
-}
-
-// What both ways of doing I/O share.
-class FileIo : public BlockIo {
- public:
-  FileIo(const RingIoOptions& options, std::unique_ptr<SegmentFiles> files)
-      : options_(options), files_(std::move(files)) {}
-
-  absl::Status CreateSegment(SegmentNumber segment, uint64_t bytes) override {
-    return files_->Create(segment, bytes);
-  }
-  absl::StatusOr<std::vector<Segment>> OpenSegments() override {
-    return files_->OpenAll();
-  }
-  absl::Status RemoveSegment(SegmentNumber segment) override {
-    return files_->Remove(segment);
-  }
-  absl::StatusOr<Buffer> NewBuffer(size_t bytes) override {
-    const size_t rounded = (bytes + kIoUnit - 1) / kIoUnit * kIoUnit;
-    void* data = std::aligned_alloc(kIoUnit, std::max(rounded, kIoUnit));
-    if (data == nullptr) return absl::ResourceExhaustedError("no memory for a buffer");
-    return Buffer(static_cast<std::byte*>(data), rounded, [data] { std::free(data); });
-  }
-  std::vector<std::string> Downgrades() const override { return files_->Downgrades(); }
-
- protected:
-  // Constant after construction.
-  const RingIoOptions options_;
-  const std::unique_ptr<SegmentFiles> files_;
-};
 
 class RingIo final : public FileIo {
  public:
@@ -106,17 +52,39 @@ class RingIo final : public FileIo {
     if (const int error = io_uring_queue_init(options_.depth + 1, &ring_, 0); error < 0) {
       return error;
     }
+    registry_.Start(&ring_);
     wake_ = UniqueFd(eventfd(0, EFD_CLOEXEC));
     thread_ = std::thread([this] { Run(); });
     return 0;
   }
 
+  absl::Status RemoveSegment(SegmentNumber segment) override {
+    registry_.RemoveFile(segment);
+    return FileIo::RemoveSegment(segment);
+  }
+
+  absl::StatusOr<Buffer> NewBuffer(size_t bytes) override {
+    absl::StatusOr<Buffer> plain = FileIo::NewBuffer(bytes);
+    if (!plain.ok()) return plain;
+    std::byte* data = plain->data();
+    const size_t rounded = plain->bytes();
+    registry_.AddBuffer(data, rounded);
+    auto owner = std::make_shared<Buffer>(*std::move(plain));
+    return Buffer(data, rounded, [this, data, owner] {
+      registry_.RemoveBuffer(data);
+      *owner = Buffer();
+    });
+  }
+
   void Submit(std::vector<IoRequest> requests) override {
+    bool awake;
     {
       MutexLock lock(&mu_);
+      awake = !incoming_.empty();
       std::move(requests.begin(), requests.end(), std::back_inserter(incoming_));
     }
-    Wake();
+    // Whoever put the first one there has woken it.
+    if (!awake) Wake();
   }
 
  private:
@@ -155,6 +123,7 @@ class RingIo final : public FileIo {
     }
     const absl::Time now = absl::Now();
     for (IoRequest& request : incoming) {
+      if (request.priority == IoPriority::kDemand) last_demand_ = now;
       waiting_.Add(std::move(request), now);
     }
     return stopping && incoming.empty();
@@ -162,8 +131,12 @@ class RingIo final : public FileIo {
 
   void StartWaiting() {
     IoFlight flight;
+    const absl::Time now = absl::Now();
+    const uint32_t background_depth = now - last_demand_ < options_.demand_pause
+                                          ? options_.background_depth_beside_demand
+                                          : options_.background_depth;
     while (flights_.size() < options_.depth &&
-           waiting_.Take(background_ < options_.background_depth, absl::Now(), &flight)) {
+           waiting_.Take(background_ < background_depth, now, &flight)) {
       background_ += flight.background();
       flights_.push_back(std::move(flight));
       Prepare(std::prev(flights_.end()));
@@ -177,21 +150,34 @@ class RingIo final : public FileIo {
       io_uring_submit(&ring_);
       sqe = io_uring_get_sqe(&ring_);
     }
-    const int fd = files_->fd(request.segment);
+    int fd = files_->fd(request.segment);
+    const int file = registry_.FileOf(request.segment, fd);
+    if (file >= 0) fd = file;
     std::byte* data = request.data + flight->done_bytes;
     const auto bytes = static_cast<unsigned>(request.bytes - flight->done_bytes);
     const uint64_t offset = request.offset + flight->done_bytes;
+    const int buffer =
+        request.kind == IoKind::kSync ? -1 : registry_.BufferOf(data, bytes);
     switch (request.kind) {
       case IoKind::kRead:
-        io_uring_prep_read(sqe, fd, data, bytes, offset);
+        if (buffer >= 0) {
+          io_uring_prep_read_fixed(sqe, fd, data, bytes, offset, buffer);
+        } else {
+          io_uring_prep_read(sqe, fd, data, bytes, offset);
+        }
         break;
       case IoKind::kWrite:
-        io_uring_prep_write(sqe, fd, data, bytes, offset);
+        if (buffer >= 0) {
+          io_uring_prep_write_fixed(sqe, fd, data, bytes, offset, buffer);
+        } else {
+          io_uring_prep_write(sqe, fd, data, bytes, offset);
+        }
         break;
       case IoKind::kSync:
         io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
         break;
     }
+    if (file >= 0) sqe->flags |= IOSQE_FIXED_FILE;
     io_uring_sqe_set_data(sqe, &*flight);
     by_address_.emplace(&*flight, flight);
   }
@@ -246,6 +232,7 @@ class RingIo final : public FileIo {
     }
   }
 
+  RingRegistry registry_;
   // Constant after Start.
   UniqueFd wake_;
   std::thread thread_;
@@ -259,93 +246,10 @@ class RingIo final : public FileIo {
   uint64_t wakes_ = 0;
   IoQueue waiting_;
   absl::Time last_completion_ = absl::Now();
+  absl::Time last_demand_ = absl::InfinitePast();
   std::list<IoFlight> flights_;
   std::map<IoFlight*, std::list<IoFlight>::iterator> by_address_;
   uint32_t background_ = 0;
-};
-
-class ThreadIo final : public FileIo {
- public:
-  ThreadIo(const RingIoOptions& options, std::unique_ptr<SegmentFiles> files,
-           std::string reason)
-      : FileIo(options, std::move(files)), reason_(std::move(reason)) {
-    for (uint32_t i = 0; i < kFallbackThreads; ++i) {
-      threads_.emplace_back([this] { Run(); });
-    }
-  }
-
-  ~ThreadIo() override {
-    {
-      MutexLock lock(&mu_);
-      stopping_ = true;
-      changed_.SignalAll();
-    }
-    for (std::thread& thread : threads_) thread.join();
-  }
-
-  void Submit(std::vector<IoRequest> requests) override {
-    const absl::Time now = absl::Now();
-    MutexLock lock(&mu_);
-    for (IoRequest& request : requests) {
-      waiting_.Add(std::move(request), now);
-    }
-    changed_.SignalAll();
-  }
-
-  std::vector<std::string> Downgrades() const override {
-    std::vector<std::string> downgrades = FileIo::Downgrades();
-    downgrades.push_back(reason_);
-    return downgrades;
-  }
-
- private:
-  void Run() {
-    while (true) {
-      IoFlight flight;
-      {
-        MutexLock lock(&mu_);
-        // One thread is always left for those that a query waits for.
-        while (!waiting_.Take(background_ + 1 < kFallbackThreads, absl::Now(), &flight)) {
-          if (stopping_) return;
-          changed_.Wait(&mu_);
-        }
-        background_ += flight.background();
-      }
-      flight.Answer(Do(&flight));
-      flight.Release();
-      MutexLock lock(&mu_);
-      background_ -= flight.background();
-      changed_.SignalAll();
-    }
-  }
-
-  absl::Status Do(IoFlight* flight) {
-    const IoRequest& request = flight->request;
-    const int fd = files_->fd(request.segment);
-    absl::Status status;
-    int result;
-    do {
-      std::byte* data = request.data + flight->done_bytes;
-      const size_t bytes = request.bytes - flight->done_bytes;
-      const auto offset = static_cast<off_t>(request.offset + flight->done_bytes);
-      ssize_t returned = 0;
-      if (request.kind == IoKind::kRead) returned = pread(fd, data, bytes, offset);
-      if (request.kind == IoKind::kWrite) returned = pwrite(fd, data, bytes, offset);
-      if (request.kind == IoKind::kSync) returned = fdatasync(fd);
-      result = returned < 0 ? -errno : static_cast<int>(returned);
-    } while (!Continue(result, *files_, flight, &status));
-    return status;
-  }
-
-  // Constant after construction.
-  const std::string reason_;
-  std::vector<std::thread> threads_;
-
-  Mutex mu_;
-  CondVar changed_;
-  IoQueue waiting_ ABSL_GUARDED_BY(mu_);
-  uint32_t background_ ABSL_GUARDED_BY(mu_) = 0;
-  bool stopping_ ABSL_GUARDED_BY(mu_) = false;
 };
 
 }  // namespace
@@ -366,7 +270,7 @@ absl::StatusOr<std::unique_ptr<BlockIo>> OpenRingIo(const RingIoOptions& options
     files = make_files();
     if (!files.ok()) return files.status();
   }
-  return std::make_unique<ThreadIo>(
+  return NewThreadIo(
       options, *std::move(files),
       absl::StrCat("io_uring is refused (", std::strerror(-error),
                    "): threads do its work, slower; allow it to this process"));

@@ -2,10 +2,10 @@
 //
 // One thread submits and reaps; callers put requests into queues, one per priority, and
 // wake it. Demand goes first, though not always (io_queue.h); of write-behind and scrub
-// only a bounded number is under way, so that a page that a query waits for finds the
-// device's queue short. A request that the device does not answer in time gives
-// DeadlineExceeded; its buffer is let go of when the kernel lets go of it, which the
-// destructor waits for.
+// only a bounded number is under way, and few for a while after a query waited for a
+// page, so that the next finds the device's queue short. A request that the device does
+// not answer in time gives DeadlineExceeded; its buffer is let go of when the kernel lets
+// go of it, which the destructor waits for.
 //
 // Where io_uring is refused (a container), threads do the same with pread and pwrite, but
 // can't give up on a device that hangs; where O_DIRECT is refused (tmpfs), files are
@@ -32,6 +32,9 @@ struct RingIoOptions {
   // scrub. A consumer NVMe is at its speed with 32 of 32 KiB.
   uint32_t depth = 128;
   uint32_t background_depth = 32;
+  // The same in the `demand_pause` after a demand request came.
+  uint32_t background_depth_beside_demand = 1;
+  absl::Duration demand_pause = absl::Milliseconds(100);
   absl::Duration deadline = absl::Seconds(30);
   // For tests.
   bool refuse_ring = false;

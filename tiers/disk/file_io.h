@@ -1,0 +1,53 @@
+// Inside RingIo: what io_uring's way and the threads' way of doing I/O on segments share.
+//
+// Thread safety: as BlockIo says.
+
+#ifndef KVTIER_TIERS_DISK_FILE_IO_H_
+#define KVTIER_TIERS_DISK_FILE_IO_H_
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tiers/disk/block_io.h"
+#include "tiers/disk/io_queue.h"
+#include "tiers/disk/ring_io.h"
+#include "tiers/disk/segment_files.h"
+
+namespace kvtier::tiers {
+
+// "reading", "writing" or "syncing".
+const char* NameOf(IoKind kind);
+
+// What a read, write or fdatasync returned (a negative error number): true if the flight
+// has ended, with `status`; false if it has to go on.
+bool Continue(int result, const SegmentFiles& files, IoFlight* flight,
+              absl::Status* status);
+
+class FileIo : public BlockIo {
+ public:
+  FileIo(const RingIoOptions& options, std::unique_ptr<SegmentFiles> files)
+      : options_(options), files_(std::move(files)) {}
+
+  absl::Status CreateSegment(SegmentNumber segment, uint64_t bytes) override;
+  absl::StatusOr<std::vector<Segment>> OpenSegments() override;
+  absl::Status RemoveSegment(SegmentNumber segment) override;
+  absl::StatusOr<Buffer> NewBuffer(size_t bytes) override;
+  std::vector<std::string> Downgrades() const override;
+
+ protected:
+  // Constant after construction.
+  const RingIoOptions options_;
+  const std::unique_ptr<SegmentFiles> files_;
+};
+
+// With threads, pread and pwrite.
+//   reason: why, for Downgrades()
+std::unique_ptr<BlockIo> NewThreadIo(const RingIoOptions& options,
+                                     std::unique_ptr<SegmentFiles> files,
+                                     std::string reason);
+
+}  // namespace kvtier::tiers
+
+#endif  // KVTIER_TIERS_DISK_FILE_IO_H_
