@@ -48,6 +48,7 @@ std::vector<Bench> RetrieveBenches();
 std::vector<Bench> ScoreBenches();
 // The disk tier, in this process.
 std::vector<Bench> DiskBenches();
+std::vector<Bench> DiskStartBenches();
 // The daemon by itself.
 std::vector<Bench> DaemonBenches();
 

@@ -5,9 +5,11 @@
 #include <google/protobuf/util/json_util.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
+#include "tests/bench/raw_disk.h"
 #include "tests/daemon/kvtierd_process.h"
 
 namespace kvtier::bench {
@@ -25,8 +27,10 @@ class KvtierBench : public ::testing::Test {
   }
 
   // The rows of a quick run of what matches `filter`.
-  std::vector<google::protobuf::Struct> Rows(const std::string& filter) {
-    EXPECT_EQ(Run({"--quick", "--filter", filter, "--json", json_}), 0);
+  std::vector<google::protobuf::Struct> Rows(const std::string& filter,
+                                             std::vector<std::string> more = {}) {
+    more.insert(more.end(), {"--quick", "--filter", filter, "--json", json_});
+    EXPECT_EQ(Run(more), 0);
     std::stringstream text;
     text << std::ifstream(json_).rdbuf();
     google::protobuf::Struct json;
@@ -39,9 +43,10 @@ class KvtierBench : public ::testing::Test {
   }
 
   // Runs what matches and checks that there are these rows, each whole.
-  void ExpectRows(const std::string& filter, const std::vector<std::string>& names) {
+  void ExpectRows(const std::string& filter, const std::vector<std::string>& names,
+                  const std::vector<std::string>& more = {}) {
     std::vector<std::string> found;
-    for (const google::protobuf::Struct& row : Rows(filter)) {
+    for (const google::protobuf::Struct& row : Rows(filter, more)) {
       const auto& fields = row.fields();
       found.push_back(fields.at("name").string_value());
       EXPECT_GT(fields.at("value").number_value(), 0) << found.back();
@@ -81,6 +86,21 @@ TEST_F(KvtierBench, MakesTheDaemonsRowsAgainstGoals) {
   for (const google::protobuf::Struct& row : Rows("^daemon\\.idle")) {
     EXPECT_EQ(row.fields().at("ceiling_is").string_value(), "goal");
     EXPECT_EQ(row.fields().at("ceiling").number_value(), 40);
+  }
+}
+
+TEST_F(KvtierBench, MakesTheDisksRowsWhereTheProbeCanRun) {
+  const std::vector<std::string> disk = {"--disk-directory", dir_.path()};
+  if (!RawDisk::Create(dir_.path(), 1 << 20).ok()) {  // no io_uring, or no O_DIRECT
+    EXPECT_EQ(Run({"--quick", "--filter", "^disk.page_read", disk[0], disk[1]}), 1);
+    return;
+  }
+  ExpectRows("^disk\\.",
+             {"disk.page_read", "disk.block_read", "disk.restore", "disk.durable_write",
+              "disk.durable_write_fresh", "disk.demand_under_write", "disk.start_1m"},
+             disk);
+  for (const auto& entry : std::filesystem::directory_iterator(dir_.path())) {
+    EXPECT_EQ(entry.path().string(), json_) << "is left";
   }
 }
 

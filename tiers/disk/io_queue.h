@@ -43,6 +43,26 @@ struct IoFlight {
   }
 };
 
+// How many background requests may be under way: fewer while queries wait for pages now
+// and then, since what the device has already can't be overtaken.
+class BackgroundLimit {
+ public:
+  // beside_demand: in the `pause` after a demand request came
+  BackgroundLimit(uint32_t depth, uint32_t beside_demand, absl::Duration pause)
+      : depth_(depth), beside_demand_(beside_demand), pause_(pause) {}
+
+  void NoteDemand(absl::Time now) { last_demand_ = now; }
+  uint32_t At(absl::Time now) const {
+    return now - last_demand_ < pause_ ? beside_demand_ : depth_;
+  }
+
+ private:
+  uint32_t depth_;
+  uint32_t beside_demand_;
+  absl::Duration pause_;
+  absl::Time last_demand_ = absl::InfinitePast();
+};
+
 // What waits, by priority.
 class IoQueue {
  public:

@@ -33,7 +33,9 @@ constexpr int64_t kTickNanoseconds = 100'000'000;
 class RingIo final : public FileIo {
  public:
   RingIo(const RingIoOptions& options, std::unique_ptr<SegmentFiles> files)
-      : FileIo(options, std::move(files)) {}
+      : FileIo(options, std::move(files)),
+        background_limit_(options.background_depth,
+                          options.background_depth_beside_demand, options.demand_pause) {}
 
   ~RingIo() override {
     if (!thread_.joinable()) return;
@@ -123,7 +125,7 @@ class RingIo final : public FileIo {
     }
     const absl::Time now = absl::Now();
     for (IoRequest& request : incoming) {
-      if (request.priority == IoPriority::kDemand) last_demand_ = now;
+      if (request.priority == IoPriority::kDemand) background_limit_.NoteDemand(now);
       waiting_.Add(std::move(request), now);
     }
     return stopping && incoming.empty();
@@ -132,11 +134,8 @@ class RingIo final : public FileIo {
   void StartWaiting() {
     IoFlight flight;
     const absl::Time now = absl::Now();
-    const uint32_t background_depth = now - last_demand_ < options_.demand_pause
-                                          ? options_.background_depth_beside_demand
-                                          : options_.background_depth;
     while (flights_.size() < options_.depth &&
-           waiting_.Take(background_ < background_depth, now, &flight)) {
+           waiting_.Take(background_ < background_limit_.At(now), now, &flight)) {
       background_ += flight.background();
       flights_.push_back(std::move(flight));
       Prepare(std::prev(flights_.end()));
@@ -246,7 +245,7 @@ class RingIo final : public FileIo {
   uint64_t wakes_ = 0;
   IoQueue waiting_;
   absl::Time last_completion_ = absl::Now();
-  absl::Time last_demand_ = absl::InfinitePast();
+  BackgroundLimit background_limit_;
   std::list<IoFlight> flights_;
   std::map<IoFlight*, std::list<IoFlight>::iterator> by_address_;
   uint32_t background_ = 0;
