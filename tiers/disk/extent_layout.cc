@@ -99,8 +99,11 @@ void EncodeExtentHeader(const ExtentHeader& header, const ExtentLayout& layout,
   if (header.parent) {
     std::memcpy(fixed.parent, header.parent->bytes.data(), sizeof(fixed.parent));
   }
-  std::memcpy(out.data() + sizeof(Fixed), header.page_crcs.data(),
-              header.page_crcs.size() * sizeof(uint32_t));
+  // memcpy wants no null, which an empty vector's data may be.
+  if (!header.page_crcs.empty()) {
+    std::memcpy(out.data() + sizeof(Fixed), header.page_crcs.data(),
+                header.page_crcs.size() * sizeof(uint32_t));
+  }
   fixed.crc = HeaderCrc(fixed, out);
   std::memcpy(out.data(), &fixed, sizeof(Fixed));
 }
@@ -129,8 +132,10 @@ absl::StatusOr<ExtentHeader> DecodeExtentHeader(absl::Span<const std::byte> byte
   header.generation = fixed.generation;
   header.abstracts_crc = fixed.abstracts_crc;
   header.page_crcs.resize(fixed.page_count);
-  std::memcpy(header.page_crcs.data(), bytes.data() + sizeof(fixed),
-              fixed.page_count * sizeof(uint32_t));
+  if (fixed.page_count > 0) {
+    std::memcpy(header.page_crcs.data(), bytes.data() + sizeof(fixed),
+                fixed.page_count * sizeof(uint32_t));
+  }
   return header;
 }
 

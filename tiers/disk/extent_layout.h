@@ -86,6 +86,8 @@ struct ExtentHeader {
   uint64_t generation = 0;
   uint32_t abstracts_crc = 0;
   std::vector<uint32_t> page_crcs;
+
+  bool operator==(const ExtentHeader&) const = default;
 };
 
 uint32_t HeaderSeed(const ChunkName& name, uint64_t generation);
