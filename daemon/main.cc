@@ -29,6 +29,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "daemon/byte_size.h"
 #include "daemon/config.h"
@@ -235,6 +236,8 @@ int Run(const CommandLine& command_line) {
 
 int main(int argc, char** argv) {
   using namespace kvtier::daemon;
+  // Some distributions' Abseil looks for deadlocks at each lock, in one table.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   CLI::App app("kvtierd keeps the KV cache of LLM sequences.");
   CommandLine command_line;
   app.add_option("--config", command_line.config_path,

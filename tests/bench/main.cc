@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/synchronization/mutex.h"
 #include "tests/bench/bench.h"
 #include "tests/bench/geometry.h"
 #include "tests/bench/row.h"
@@ -75,6 +76,8 @@ int Run(What what, const Settings& settings, const std::string& filter,
 }  // namespace kvtier::bench
 
 int main(int argc, char** argv) {
+  // As kvtierd has it.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   CLI::App app("Rows of speed and size, each beside its ceiling.", "kvtier_bench");
   std::string filter;
   std::string json_path;
