@@ -80,6 +80,20 @@ TEST_F(RingRegistryTest, WhatFindsNoNumberLeftHasNone) {
   std::free(memory);
 }
 
+TEST_F(RingRegistryTest, AfterTheRingNothingHasANumber) {
+  registry_.Start(&ring_);
+  auto* memory = static_cast<std::byte*>(std::aligned_alloc(kIoUnit, kIoUnit));
+  registry_.AddBuffer(memory, kIoUnit);
+  EXPECT_GE(registry_.BufferOf(memory, kIoUnit), 0);
+  registry_.Stop();
+  EXPECT_EQ(registry_.BufferOf(memory, kIoUnit), -1);
+  registry_.RemoveBuffer(memory);
+  registry_.AddBuffer(memory, kIoUnit);
+  EXPECT_EQ(registry_.BufferOf(memory, kIoUnit), -1);
+  EXPECT_EQ(registry_.FileOf(SegmentNumber(1), 0), -1);
+  std::free(memory);
+}
+
 TEST_F(RingRegistryTest, ARemovedFileIsLetGoOf) {
   registry_.Start(&ring_);
   int ends[2];

@@ -45,6 +45,7 @@ class RingIo final : public FileIo {
     }
     Wake();
     thread_.join();
+    registry_->Stop();
     io_uring_queue_exit(&ring_);
   }
 
@@ -54,14 +55,14 @@ class RingIo final : public FileIo {
     if (const int error = io_uring_queue_init(options_.depth + 1, &ring_, 0); error < 0) {
       return error;
     }
-    registry_.Start(&ring_);
+    registry_->Start(&ring_);
     wake_ = UniqueFd(eventfd(0, EFD_CLOEXEC));
     thread_ = std::thread([this] { Run(); });
     return 0;
   }
 
   absl::Status RemoveSegment(SegmentNumber segment) override {
-    registry_.RemoveFile(segment);
+    registry_->RemoveFile(segment);
     return FileIo::RemoveSegment(segment);
   }
 
@@ -70,10 +71,10 @@ class RingIo final : public FileIo {
     if (!plain.ok()) return plain;
     std::byte* data = plain->data();
     const size_t rounded = plain->bytes();
-    registry_.AddBuffer(data, rounded);
+    registry_->AddBuffer(data, rounded);
     auto owner = std::make_shared<Buffer>(*std::move(plain));
-    return Buffer(data, rounded, [this, data, owner] {
-      registry_.RemoveBuffer(data);
+    return Buffer(data, rounded, [registry = registry_, data, owner] {
+      registry->RemoveBuffer(data);
       *owner = Buffer();
     });
   }
@@ -150,13 +151,13 @@ class RingIo final : public FileIo {
       sqe = io_uring_get_sqe(&ring_);
     }
     int fd = files_->fd(request.segment);
-    const int file = registry_.FileOf(request.segment, fd);
+    const int file = registry_->FileOf(request.segment, fd);
     if (file >= 0) fd = file;
     std::byte* data = request.data + flight->done_bytes;
     const auto bytes = static_cast<unsigned>(request.bytes - flight->done_bytes);
     const uint64_t offset = request.offset + flight->done_bytes;
     const int buffer =
-        request.kind == IoKind::kSync ? -1 : registry_.BufferOf(data, bytes);
+        request.kind == IoKind::kSync ? -1 : registry_->BufferOf(data, bytes);
     switch (request.kind) {
       case IoKind::kRead:
         if (buffer >= 0) {
@@ -231,7 +232,8 @@ class RingIo final : public FileIo {
     }
   }
 
-  RingRegistry registry_;
+  // Buffers may outlive this.
+  const std::shared_ptr<RingRegistry> registry_ = std::make_shared<RingRegistry>();
   // Constant after Start.
   UniqueFd wake_;
   std::thread thread_;

@@ -21,6 +21,15 @@ void RingRegistry::Start(io_uring* ring) {
   }
 }
 
+void RingRegistry::Stop() {
+  MutexLock lock(&mu_);
+  ring_ = nullptr;
+  free_files_.clear();
+  free_buffers_.clear();
+  files_.clear();
+  buffers_.clear();
+}
+
 void RingRegistry::AddBuffer(std::byte* data, size_t bytes) {
   MutexLock lock(&mu_);
   if (free_buffers_.empty()) return;

@@ -26,8 +26,10 @@ class RingRegistry {
   static constexpr uint32_t kFiles = 1024;
   static constexpr uint32_t kBuffers = 1024;
 
-  // `ring` must outlive the registry's last call.
+  // Until Stop(), `ring` is used.
   void Start(io_uring* ring) ABSL_LOCKS_EXCLUDED(mu_);
+  // From here on nothing has a number; buffers may be removed still.
+  void Stop() ABSL_LOCKS_EXCLUDED(mu_);
 
   void AddBuffer(std::byte* data, size_t bytes) ABSL_LOCKS_EXCLUDED(mu_);
   void RemoveBuffer(std::byte* data) ABSL_LOCKS_EXCLUDED(mu_);
