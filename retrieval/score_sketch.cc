@@ -13,7 +13,7 @@ class SketchScoreStage final : public ScoreStage {
 
   size_t AbstractBytesPerPage(const LayerView& view) const override {
     return view.spec->key_dim * 2 + kChunkTokens +
-           view.layout->padded_key_dim / 4 * kChunkTokens;
+           2 * kernels::SketchPlaneBytes(view.spec->key_dim);
   }
   size_t RowBytesPerPage(const LayerView&) const override { return 0; }
 

@@ -26,6 +26,7 @@
 #include "absl/strings/str_format.h"
 #include "kernels/host/bounds.h"
 #include "kernels/host/convert.h"
+#include "kernels/host/sketch.h"
 #include "retrieval/abstract.h"
 #include "retrieval/score.h"
 #include "retrieval/view.h"
@@ -179,7 +180,7 @@ absl::Status BoundsBench(Pages where, const Settings& settings, Row* row) {
 
 absl::Status SketchBench(Pages where, const Settings& settings, Row* row) {
   const AbstractLayout layout = AbstractLayout::For(Layer(), AbstractSet());
-  const size_t planes = 2 * layout.padded_key_dim / 4 * (kChunkTokens / 2);
+  const size_t planes = 2 * kernels::SketchPlaneBytes(kDim);
   // The kernel skips the value's mean, of 256 bytes; the ceiling reads in one piece.
   return ScoreRow(where, settings,
                   {.offset = layout.key_mean_offset,
