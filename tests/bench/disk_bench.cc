@@ -28,6 +28,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "tests/bench/bench.h"
@@ -55,16 +56,25 @@ double CpuSeconds() {
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
+// GB/s of what took so long.
+absl::StatusOr<double> Rate(double gigabytes, const absl::StatusOr<double>& seconds) {
+  if (!seconds.ok()) return seconds.status();
+  return gigabytes / *seconds;
+}
+
 // Adds up what ours took of the processor, the rounds that don't count too.
 class CpuPerGb {
  public:
-  template <typename F>
-  auto Of(double gigabytes, F measure) {
+  // GB/s of `work`.
+  absl::StatusOr<double> Rate(double gigabytes, absl::FunctionRef<absl::Status()> work) {
     const double before = CpuSeconds();
-    auto result = measure();
+    const Stopwatch stopwatch;
+    absl::Status status = work();
+    const double seconds = stopwatch.Seconds();
     seconds_ += CpuSeconds() - before;
     gigabytes_ += gigabytes;
-    return result;
+    if (!status.ok()) return status;
+    return gigabytes / seconds;
   }
   void Report(Row* row) const {
     row->details.push_back(
@@ -89,8 +99,12 @@ uint64_t Capacity(const Settings& settings) {
   return std::max<uint64_t>(uint64_t{512} << 20, settings.footprint_bytes * 2);
 }
 
+uint64_t ChunkCount(const DiskLoad& load, uint64_t bytes) {
+  return std::max<uint64_t>(kChunksAtATime, bytes / load.extent_bytes());
+}
+
 std::vector<DiskWrite> NewChunks(DiskLoad& load, uint64_t bytes) {
-  std::vector<DiskWrite> chunks(std::max<uint64_t>(4, bytes / load.extent_bytes()));
+  std::vector<DiskWrite> chunks(ChunkCount(load, bytes));
   for (DiskWrite& chunk : chunks) chunk = load.NewChunk();
   return chunks;
 }
@@ -140,12 +154,10 @@ absl::Status RandomBench(const Settings& settings, uint32_t pages, size_t depth,
   std::vector<std::byte> buffers(depth * read_bytes);
   CpuPerGb cpu;
   const auto ours = [&]() -> absl::StatusOr<double> {
-    return cpu.Of(gigabytes, [&]() -> absl::StatusOr<double> {
-      std::atomic<size_t> slot = 0;
-      const Stopwatch stopwatch;
-      absl::Status status = InFlight(count, depth, [&](size_t, Ended ended) {
+    return cpu.Rate(gigabytes, [&] {
+      return InFlight(count, depth, [&](size_t i, Ended ended) {
         // Two reads may share a buffer: nobody looks at it.
-        std::byte* out = buffers.data() + slot++ % depth * read_bytes;
+        std::byte* out = buffers.data() + i % depth * read_bytes;
         const LayerIndex layer(static_cast<uint32_t>(random() % DiskLoad::kLayers));
         const auto first = static_cast<uint32_t>(random() % (load.heads() - pages + 1));
         std::vector<tiers::DiskPageRead> reads;
@@ -158,8 +170,6 @@ absl::Status RandomBench(const Settings& settings, uint32_t pages, size_t depth,
                               std::move(reads), tiers::IoPriority::kDemand,
                               std::move(ended));
       });
-      if (!status.ok()) return status;
-      return gigabytes / stopwatch.Seconds();
     });
   };
   const auto ceiling = [&]() -> absl::StatusOr<double> {
@@ -168,10 +178,8 @@ absl::Status RandomBench(const Settings& settings, uint32_t pages, size_t depth,
       const uint64_t places = filled->raw_bytes / load.page_bytes() - pages + 1;
       request = {.offset = random() % places * load.page_bytes(), .bytes = read_bytes};
     }
-    auto seconds =
-        filled->raw->Run(RawDisk::Kind::kRead, requests, static_cast<unsigned>(depth));
-    if (!seconds.ok()) return seconds.status();
-    return gigabytes / *seconds;
+    return Rate(gigabytes, filled->raw->Run(RawDisk::Kind::kRead, requests,
+                                            static_cast<unsigned>(depth)));
   };
   row->unit = "GB/s";
   row->ceiling_is = "bare io_uring, the same requests";
@@ -210,20 +218,14 @@ absl::Status RestoreBench(const Settings& settings, Row* row) {
   };
   CpuPerGb cpu;
   const auto ours = [&]() -> absl::StatusOr<double> {
-    return cpu.Of(gigabytes, [&]() -> absl::StatusOr<double> {
-      const Stopwatch stopwatch;
-      absl::Status status =
-          InFlight(2 * filled->chunks.size(), 2 * kChunksAtATime, start);
-      if (!status.ok()) return status;
-      return gigabytes / stopwatch.Seconds();
+    return cpu.Rate(gigabytes, [&] {
+      return InFlight(2 * filled->chunks.size(), 2 * kChunksAtATime, start);
     });
   };
   Requests all;
   AddSequential(0, filled->raw_bytes, &all);
   const auto ceiling = [&]() -> absl::StatusOr<double> {
-    auto seconds = filled->raw->Run(RawDisk::Kind::kRead, all, 32);
-    if (!seconds.ok()) return seconds.status();
-    return gigabytes / *seconds;
+    return Rate(gigabytes, filled->raw->Run(RawDisk::Kind::kRead, all, 32));
   };
   row->unit = "GB/s";
   row->ceiling_is = "bare io_uring, as many bytes in 1 MiB reads, 32 at a time";
@@ -272,25 +274,18 @@ absl::Status WriteBench(const Settings& settings, bool fresh, Row* row) {
     const std::vector<DiskWrite> chunks = NewChunks(*load, settings.footprint_bytes / 4);
     const double gigabytes =
         static_cast<double>(chunks.size() * load->payload_bytes()) / 1e9;
-    return cpu.Of(gigabytes, [&]() -> absl::StatusOr<double> {
-      const Stopwatch stopwatch;
-      absl::Status status = load->Write(chunks, kChunksAtATime);
-      if (!status.ok()) return status;
-      return gigabytes / stopwatch.Seconds();
-    });
+    return cpu.Rate(gigabytes, [&] { return load->Write(chunks, kChunksAtATime); });
   };
   const auto ceiling = [&]() -> absl::StatusOr<double> {
-    const uint64_t count =
-        std::max<uint64_t>(4, settings.footprint_bytes / 4 / load->extent_bytes());
+    const uint64_t count = ChunkCount(*load, settings.footprint_bytes / 4);
     Requests requests;
     for (uint64_t i = 0; i < count; ++i) {
       if (at + load->extent_bytes() > Capacity(settings)) at = 0;
       AddSequential(at, load->extent_bytes(), &requests);
       at += load->extent_bytes();
     }
-    auto seconds = raw->Run(RawDisk::Kind::kWrite, requests, 32);
-    if (!seconds.ok()) return seconds.status();
-    return static_cast<double>(count * load->payload_bytes()) / 1e9 / *seconds;
+    return Rate(static_cast<double>(count * load->payload_bytes()) / 1e9,
+                raw->Run(RawDisk::Kind::kWrite, requests, 32));
   };
   row->unit = "GB/s";
   row->ceiling_is = "bare io_uring, the same extents in 1 MiB writes, then fdatasync";

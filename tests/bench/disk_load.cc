@@ -1,12 +1,10 @@
 #include "tests/bench/disk_load.h"
 
-#include <cerrno>
-#include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/base/mutex.h"
 #include "kernels/host/checksum.h"
 #include "retrieval/abstract.h"
 #include "tests/bench/geometry.h"
@@ -62,7 +60,7 @@ absl::Status InFlight(size_t count, size_t depth,
   return first;
 }
 
-DiskLoad::DiskLoad(std::string directory)
+DiskLoad::DiskLoad(std::unique_ptr<const OwnDirectory> directory)
     : directory_(std::move(directory)), geometry_(Geometry()) {
   page_ = Noise(page_bytes());
   abstract_ = Noise(geometry_->layers[0].abstract_bytes);
@@ -72,12 +70,10 @@ DiskLoad::DiskLoad(std::string directory)
 
 absl::StatusOr<std::unique_ptr<DiskLoad>> DiskLoad::Open(const std::string& directory,
                                                          uint64_t capacity_bytes) {
-  std::string own = absl::StrCat(directory, "/kvtier-bench-XXXXXX");
-  if (mkdtemp(own.data()) == nullptr) {
-    return absl::UnavailableError(absl::StrCat(own, ": ", std::strerror(errno)));
-  }
-  std::unique_ptr<DiskLoad> load(new DiskLoad(std::move(own)));
-  auto stack = daemon::DiskStack::Open({.directory = load->directory_,
+  auto own = OwnDirectory::Make(directory);
+  if (!own.ok()) return own.status();
+  std::unique_ptr<DiskLoad> load(new DiskLoad(*std::move(own)));
+  auto stack = daemon::DiskStack::Open({.directory = load->directory(),
                                         .capacity_bytes = capacity_bytes,
                                         .deadline = absl::Seconds(30),
                                         .scrub_bytes_per_second = 0});
@@ -88,12 +84,6 @@ absl::StatusOr<std::unique_ptr<DiskLoad>> DiskLoad::Open(const std::string& dire
         absl::StrCat("not the disk tier at its best: ", complaint));
   }
   return load;
-}
-
-DiskLoad::~DiskLoad() {
-  stack_.reset();
-  std::error_code ignored;
-  std::filesystem::remove_all(directory_, ignored);
 }
 
 tiers::DiskWrite DiskLoad::NewChunk() {

@@ -15,7 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "daemon/disk_stack.h"
-#include "kernels/base/mutex.h"
+#include "tests/bench/own_directory.h"
 #include "tiers/disk/disk_tier.h"
 
 namespace kvtier::bench {
@@ -30,13 +30,11 @@ class DiskLoad {
  public:
   static constexpr uint32_t kLayers = 32;
 
-  // A directory of its own below `directory`, removed with the object.
+  // In a directory of its own below `directory`.
   static absl::StatusOr<std::unique_ptr<DiskLoad>> Open(const std::string& directory,
                                                         uint64_t capacity_bytes);
-  ~DiskLoad();
-
   tiers::DiskTier& tier() { return *stack_->tier(); }
-  const std::string& directory() const { return directory_; }
+  const std::string& directory() const { return directory_->path(); }
   // Of one chunk: abstracts and pages, and as it lies on disk.
   uint64_t payload_bytes() const { return payload_bytes_; }
   uint64_t extent_bytes() const { return extent_bytes_; }
@@ -54,9 +52,9 @@ class DiskLoad {
   std::vector<tiers::DiskChunk> Find(const std::vector<tiers::DiskWrite>& chunks);
 
  private:
-  explicit DiskLoad(std::string directory);
+  explicit DiskLoad(std::unique_ptr<const OwnDirectory> directory);
 
-  const std::string directory_;
+  const std::unique_ptr<const OwnDirectory> directory_;
   const std::shared_ptr<const tiers::DiskGeometry> geometry_;
   uint64_t payload_bytes_ = 0;
   uint64_t extent_bytes_ = 0;

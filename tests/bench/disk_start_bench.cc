@@ -8,13 +8,13 @@
 // Measured: README.md.
 
 #include <cstdlib>
-#include <filesystem>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "tests/bench/bench.h"
+#include "tests/bench/own_directory.h"
 #include "tests/bench/rounds.h"
 #include "tiers/chunk_name.h"
 #include "tiers/disk/catalog.h"
@@ -66,26 +66,6 @@ class NoExecutor final : public tiers::Executor {
   void Post(std::function<void()>) override { std::abort(); }
 };
 
-// A directory of its own, removed with the object.
-class OwnDirectory {
- public:
-  explicit OwnDirectory(const std::string& below)
-      : path_(absl::StrCat(below, "/kvtier-bench-XXXXXX")),
-        made_(mkdtemp(path_.data()) != nullptr) {}
-  OwnDirectory(const OwnDirectory&) = delete;  // removed once
-  OwnDirectory& operator=(const OwnDirectory&) = delete;
-  ~OwnDirectory() {
-    std::error_code ignored;
-    if (made_) std::filesystem::remove_all(path_, ignored);
-  }
-  bool made() const { return made_; }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-  const bool made_;
-};
-
 // Returns the segments.
 absl::StatusOr<uint32_t> Fill(const std::string& directory, uint32_t chunks) {
   tiers::DiskGeometry geometry;
@@ -121,17 +101,14 @@ absl::StatusOr<uint32_t> Fill(const std::string& directory, uint32_t chunks) {
 
 absl::Status StartBench(const Settings& settings, Row* row) {
   const uint32_t chunks = settings.quick ? 20'000 : 1'000'000;
-  const OwnDirectory directory(settings.disk_directory);
-  if (!directory.made()) {
-    return absl::UnavailableError(
-        absl::StrCat("no directory can be made in ", settings.disk_directory));
-  }
-  const absl::StatusOr<uint32_t> segments = Fill(directory.path(), chunks);
+  const auto directory = OwnDirectory::Make(settings.disk_directory);
+  if (!directory.ok()) return directory.status();
+  const absl::StatusOr<uint32_t> segments = Fill((*directory)->path(), chunks);
   if (!segments.ok()) return segments.status();
   NoIo io(*segments);
   NoExecutor executor;
   tiers::DiskTierOptions options;
-  options.directory = directory.path();
+  options.directory = (*directory)->path();
   options.capacity_bytes = 64 * kSegmentBytes;
   options.catalog_cache_bytes = kCacheBytes;
   double chunk_bytes = 0;

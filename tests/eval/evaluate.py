@@ -89,11 +89,11 @@ def main():
                     for kind in group
                     for ids in texts.texts(tokenizer, kind, count, prompt, scored)
                 ]
-                full = score.reference(model, found, scored)
+                plain = score.reference(model, found, scored)
                 for system in systems:
                     for budget in budgets if system != "full" else (0,):
                         got = score.decode(
-                            model, found, scored, full, system, budget, daemon.socket()
+                            model, found, scored, plain, system, budget, daemon.socket()
                         )
                         for i, kind in enumerate(group):
                             rows.append(row(system, budget, kind, got, i * count, count))

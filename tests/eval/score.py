@@ -21,12 +21,12 @@ def reference(model, texts, scored):
     return found, keys
 
 
-def decode(model, texts, scored, full, system, budget, socket):
+def decode(model, texts, scored, plain, system, budget, socket):
     """Scores all texts as one batch.
 
-    full: what reference() returned
+    plain: what reference() returned
     Returns {kl, agree: [text][position], mass: [text], tokens_read, bytes_touched, plane}."""
-    full, keys = full
+    full, keys = plain
     watch = mass.Mass(keys)
     prompts = torch.tensor([ids[:-scored] for ids in texts])
     kls = [[] for _ in texts]

@@ -32,7 +32,8 @@ class RingRegistryTest : public ::testing::Test {
 
 TEST_F(RingRegistryTest, WithoutAKernelSideNothingHasANumber) {
   registry_.RemoveFile(SegmentNumber(1));
-  EXPECT_EQ(registry_.FileOf(SegmentNumber(1), 0), -1);
+  EXPECT_EQ(registry_.AddFile(SegmentNumber(1), 0), -1);
+  EXPECT_EQ(registry_.FileOf(SegmentNumber(1)), -1);
   std::byte byte;
   registry_.AddBuffer(&byte, 1);
   EXPECT_EQ(registry_.BufferOf(&byte, 1), -1);
@@ -90,7 +91,8 @@ TEST_F(RingRegistryTest, AfterTheRingNothingHasANumber) {
   registry_.RemoveBuffer(memory);
   registry_.AddBuffer(memory, kIoUnit);
   EXPECT_EQ(registry_.BufferOf(memory, kIoUnit), -1);
-  EXPECT_EQ(registry_.FileOf(SegmentNumber(1), 0), -1);
+  EXPECT_EQ(registry_.AddFile(SegmentNumber(1), 0), -1);
+  EXPECT_EQ(registry_.FileOf(SegmentNumber(1)), -1);
   std::free(memory);
 }
 
@@ -98,9 +100,9 @@ TEST_F(RingRegistryTest, ARemovedFileIsLetGoOf) {
   registry_.Start(&ring_);
   int ends[2];
   ASSERT_EQ(pipe2(ends, O_NONBLOCK), 0);
-  const int number = registry_.FileOf(SegmentNumber(3), ends[1]);
+  const int number = registry_.AddFile(SegmentNumber(3), ends[1]);
   EXPECT_GE(number, 0);
-  EXPECT_EQ(registry_.FileOf(SegmentNumber(3), -1), number);
+  EXPECT_EQ(registry_.FileOf(SegmentNumber(3)), number);
   close(ends[1]);
   char byte;
   EXPECT_EQ(read(ends[0], &byte, 1), -1) << "the ring still has the writer's end";
@@ -109,7 +111,8 @@ TEST_F(RingRegistryTest, ARemovedFileIsLetGoOf) {
   fcntl(ends[0], F_SETFL, 0);
   EXPECT_EQ(read(ends[0], &byte, 1), 0);
   close(ends[0]);
-  EXPECT_EQ(registry_.FileOf(SegmentNumber(3), -1), -1);
+  EXPECT_EQ(registry_.AddFile(SegmentNumber(3), -1), -1);
+  EXPECT_EQ(registry_.FileOf(SegmentNumber(3)), -1);
 }
 
 }  // namespace

@@ -18,7 +18,6 @@ const char* NameOf(IoKind kind) {
   return kNames[static_cast<int>(kind)];
 }
 
-// What a read, write or fdatasync returned: true if the flight has ended, with `status`.
 bool Continue(int result, const SegmentFiles& files, IoFlight* flight,
               absl::Status* status) {
   const IoRequest& request = flight->request;

@@ -4,10 +4,9 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <list>
 #include <map>
 #include <memory>
@@ -150,9 +149,14 @@ class RingIo final : public FileIo {
       io_uring_submit(&ring_);
       sqe = io_uring_get_sqe(&ring_);
     }
-    int fd = files_->fd(request.segment);
-    const int file = registry_->FileOf(request.segment, fd);
-    if (file >= 0) fd = file;
+    int fd = registry_->FileOf(request.segment);
+    bool registered = fd >= 0;
+    if (!registered) {
+      const int plain = files_->fd(request.segment);
+      fd = registry_->AddFile(request.segment, plain);
+      registered = fd >= 0;
+      if (!registered) fd = plain;
+    }
     std::byte* data = request.data + flight->done_bytes;
     const auto bytes = static_cast<unsigned>(request.bytes - flight->done_bytes);
     const uint64_t offset = request.offset + flight->done_bytes;
@@ -177,7 +181,7 @@ class RingIo final : public FileIo {
         io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
         break;
     }
-    if (file >= 0) sqe->flags |= IOSQE_FIXED_FILE;
+    if (registered) sqe->flags |= IOSQE_FIXED_FILE;
     io_uring_sqe_set_data(sqe, &*flight);
     by_address_.emplace(&*flight, flight);
   }

@@ -63,10 +63,14 @@ int RingRegistry::BufferOf(const std::byte* data, size_t bytes) const {
   return data + bytes <= begin + buffer.bytes ? buffer.number : -1;
 }
 
-int RingRegistry::FileOf(SegmentNumber segment, int fd) {
+int RingRegistry::FileOf(SegmentNumber segment) const {
   MutexLock lock(&mu_);
   const auto found = files_.find(segment);
-  if (found != files_.end()) return found->second;
+  return found == files_.end() ? -1 : found->second;
+}
+
+int RingRegistry::AddFile(SegmentNumber segment, int fd) {
+  MutexLock lock(&mu_);
   if (fd < 0 || free_files_.empty()) return -1;
   const int number = free_files_.back();
   if (io_uring_register_files_update(ring_, number, &fd, 1) != 1) return -1;

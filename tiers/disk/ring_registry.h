@@ -36,8 +36,10 @@ class RingRegistry {
   // The number of the buffer that holds [data, data + bytes); -1: none.
   int BufferOf(const std::byte* data, size_t bytes) const ABSL_LOCKS_EXCLUDED(mu_);
 
-  // The segment's number, given at its first use; -1: use `fd`.
-  int FileOf(SegmentNumber segment, int fd) ABSL_LOCKS_EXCLUDED(mu_);
+  // Gives the segment, which has none, a number; -1: there is none to give.
+  int AddFile(SegmentNumber segment, int fd) ABSL_LOCKS_EXCLUDED(mu_);
+  // The segment's number; -1: none.
+  int FileOf(SegmentNumber segment) const ABSL_LOCKS_EXCLUDED(mu_);
   void RemoveFile(SegmentNumber segment) ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
