@@ -1,8 +1,9 @@
 // Question: does the disk tier give what the device has?
 // Method: a tier on files of its own, in this process, as kvtierd runs it (io_uring,
 //   O_DIRECT, every byte verified), beside a bare io_uring probe of the same requests:
-//   same lengths, as many at a time, registered file and buffers. Random requests draw
-//   their places again each round.
+//   same lengths, as many at a time, registered files and buffers. It reads the tier's
+//   own segments, and writes to a file beside them. Random requests draw their places
+//   again each round.
 //     page_read        single pages, 32 KiB, 32 at a time
 //     block_read       the 8 pages of a layer, which lie together: 256 KiB, 8 at a time
 //     restore          whole chunks one after another, 1 MiB requests, all pages verified
@@ -35,6 +36,7 @@
 #include "tests/bench/disk_load.h"
 #include "tests/bench/raw_disk.h"
 #include "tests/bench/rounds.h"
+#include "tiers/disk/block_io.h"
 #include "tiers/disk/extent_layout.h"
 
 namespace kvtier::bench {
@@ -86,12 +88,12 @@ class CpuPerGb {
   double gigabytes_ = 0.0;
 };
 
-// A tier with chunks in it, and a probe's file of as many bytes, written.
+// A tier with chunks in it, and a probe of its segments.
 struct Filled {
   std::unique_ptr<DiskLoad> load;
   std::unique_ptr<RawDisk> raw;
   std::vector<DiskChunk> chunks;
-  uint64_t raw_bytes = 0;
+  uint64_t bytes = 0;  // of the chunks' extents
 };
 
 uint64_t Capacity(const Settings& settings) {
@@ -110,10 +112,11 @@ std::vector<DiskWrite> NewChunks(DiskLoad& load, uint64_t bytes) {
 }
 
 // All of [begin, begin + bytes), in order.
-void AddSequential(uint64_t begin, uint64_t bytes, Requests* requests) {
+void AddSequential(uint64_t begin, uint64_t bytes, Requests* requests, int file = 0) {
   for (uint64_t at = 0; at < bytes; at += kRequestBytes) {
-    requests->push_back(
-        {.offset = begin + at, .bytes = std::min<uint64_t>(kRequestBytes, bytes - at)});
+    requests->push_back({.offset = begin + at,
+                         .bytes = std::min<uint64_t>(kRequestBytes, bytes - at),
+                         .file = file});
   }
 }
 
@@ -129,15 +132,10 @@ absl::StatusOr<Filled> Fill(const Settings& settings) {
   if (filled.chunks.size() != chunks.size()) {
     return absl::InternalError("the disk tier does not hold what it was given");
   }
-  filled.raw_bytes = chunks.size() * filled.load->extent_bytes();
-  auto raw = RawDisk::Create(filled.load->directory(), filled.raw_bytes);
+  filled.bytes = chunks.size() * filled.load->extent_bytes();
+  auto raw = RawDisk::OpenSegments(filled.load->directory());
   if (!raw.ok()) return raw.status();
   filled.raw = *std::move(raw);
-  Requests all;
-  AddSequential(0, filled.raw_bytes, &all);
-  if (auto written = filled.raw->Run(RawDisk::Kind::kWrite, all, 32); !written.ok()) {
-    return written.status();
-  }
   return filled;
 }
 
@@ -148,35 +146,48 @@ absl::Status RandomBench(const Settings& settings, uint32_t pages, size_t depth,
   if (!filled.ok()) return filled.status();
   DiskLoad& load = *filled->load;
   const size_t read_bytes = size_t{pages} * load.page_bytes();
-  const size_t count = std::max<size_t>(64, filled->raw_bytes / read_bytes / 2);
+  const size_t count = std::max<size_t>(64, filled->bytes / read_bytes / 2);
   const double gigabytes = static_cast<double>(count * read_bytes) / 1e9;
   std::mt19937_64 random(7);
   std::vector<std::byte> buffers(depth * read_bytes);
+  struct Place {
+    size_t chunk = 0;
+    LayerIndex layer;
+    uint32_t first_head = 0;
+  };
   CpuPerGb cpu;
   const auto ours = [&]() -> absl::StatusOr<double> {
+    std::vector<Place> places(count);
+    for (Place& place : places) {
+      place = {
+          .chunk = random() % filled->chunks.size(),
+          .layer = LayerIndex(static_cast<uint32_t>(random() % DiskLoad::kLayers)),
+          .first_head = static_cast<uint32_t>(random() % (load.heads() - pages + 1))};
+    }
     return cpu.Rate(gigabytes, [&] {
       return InFlight(count, depth, [&](size_t i, Ended ended) {
         // Two reads may share a buffer: nobody looks at it.
         std::byte* out = buffers.data() + i % depth * read_bytes;
-        const LayerIndex layer(static_cast<uint32_t>(random() % DiskLoad::kLayers));
-        const auto first = static_cast<uint32_t>(random() % (load.heads() - pages + 1));
         std::vector<tiers::DiskPageRead> reads;
         for (uint32_t p = 0; p < pages; ++p) {
-          reads.push_back({.layer = layer,
-                           .kv_head = first + p,
+          reads.push_back({.layer = places[i].layer,
+                           .kv_head = places[i].first_head + p,
                            .data = out + size_t{p} * load.page_bytes()});
         }
-        load.tier().ReadPages(filled->chunks[random() % filled->chunks.size()],
-                              std::move(reads), tiers::IoPriority::kDemand,
-                              std::move(ended));
+        load.tier().ReadPages(filled->chunks[places[i].chunk], std::move(reads),
+                              tiers::IoPriority::kDemand, std::move(ended));
       });
     });
   };
   const auto ceiling = [&]() -> absl::StatusOr<double> {
     Requests requests(count);
     for (RawDisk::Request& request : requests) {
-      const uint64_t places = filled->raw_bytes / load.page_bytes() - pages + 1;
-      request = {.offset = random() % places * load.page_bytes(), .bytes = read_bytes};
+      const absl::Span<const uint64_t> files = filled->raw->file_bytes();
+      const auto file = static_cast<int>(random() % files.size());
+      const uint64_t places = (files[file] - read_bytes) / tiers::kIoUnit + 1;
+      request = {.offset = random() % places * tiers::kIoUnit,
+                 .bytes = read_bytes,
+                 .file = file};
     }
     return Rate(gigabytes, filled->raw->Run(RawDisk::Kind::kRead, requests,
                                             static_cast<unsigned>(depth)));
@@ -194,7 +205,7 @@ absl::Status RestoreBench(const Settings& settings, Row* row) {
   auto filled = Fill(settings);
   if (!filled.ok()) return filled.status();
   DiskLoad& load = *filled->load;
-  const double gigabytes = static_cast<double>(filled->raw_bytes) / 1e9;
+  const double gigabytes = static_cast<double>(filled->bytes) / 1e9;
   std::vector<std::byte> pages(size_t{DiskLoad::kLayers} * load.heads() *
                                load.page_bytes());
   std::vector<std::byte> abstracts(load.abstracts_bytes());
@@ -223,7 +234,12 @@ absl::Status RestoreBench(const Settings& settings, Row* row) {
     });
   };
   Requests all;
-  AddSequential(0, filled->raw_bytes, &all);
+  uint64_t left = filled->bytes;
+  for (int file = 0; left > 0; ++file) {
+    const uint64_t bytes = std::min(left, filled->raw->file_bytes()[file]);
+    AddSequential(0, bytes, &all, file);
+    left -= bytes;
+  }
   const auto ceiling = [&]() -> absl::StatusOr<double> {
     return Rate(gigabytes, filled->raw->Run(RawDisk::Kind::kRead, all, 32));
   };

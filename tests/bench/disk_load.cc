@@ -1,5 +1,6 @@
 #include "tests/bench/disk_load.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -34,30 +35,49 @@ std::vector<std::byte> Noise(size_t bytes) {
   return noise;
 }
 
+// Calls under way, each of which starts the next one when it has ended.
+class Flight {
+ public:
+  Flight(size_t count, const std::function<void(size_t, Ended)>& start)
+      : count_(count), start_(start) {}
+
+  absl::Status Run(size_t depth) {
+    for (size_t i = 0; i < std::min(depth, count_); ++i) StartNext();
+    MutexLock lock(&mu_);
+    while (ended_ < count_) all_ended_.Wait(&mu_);
+    return first_;
+  }
+
+ private:
+  void StartNext() {
+    size_t i;
+    {
+      MutexLock lock(&mu_);
+      if (next_ == count_) return;
+      i = next_++;
+    }
+    start_(i, [this](absl::Status status) {
+      StartNext();
+      MutexLock lock(&mu_);
+      if (first_.ok()) first_ = std::move(status);
+      if (++ended_ == count_) all_ended_.SignalAll();
+    });
+  }
+
+  const size_t count_;
+  const std::function<void(size_t, Ended)>& start_;
+  Mutex mu_;
+  CondVar all_ended_;
+  size_t next_ ABSL_GUARDED_BY(mu_) = 0;
+  size_t ended_ ABSL_GUARDED_BY(mu_) = 0;
+  absl::Status first_ ABSL_GUARDED_BY(mu_);
+};
+
 }  // namespace
 
 absl::Status InFlight(size_t count, size_t depth,
                       const std::function<void(size_t, Ended)>& start) {
-  Mutex mu;
-  CondVar changed;
-  size_t under_way = 0;
-  absl::Status first;
-  for (size_t i = 0; i < count; ++i) {
-    {
-      MutexLock lock(&mu);
-      while (under_way >= depth) changed.Wait(&mu);
-      ++under_way;
-    }
-    start(i, [&](absl::Status status) {
-      MutexLock lock(&mu);
-      if (first.ok()) first = std::move(status);
-      --under_way;
-      changed.SignalAll();
-    });
-  }
-  MutexLock lock(&mu);
-  while (under_way > 0) changed.Wait(&mu);
-  return first;
+  return Flight(count, start).Run(depth);
 }
 
 DiskLoad::DiskLoad(std::unique_ptr<const OwnDirectory> directory)

@@ -1,7 +1,7 @@
 // A disk tier as kvtierd has it, and chunks for it: 32 layers of the benches'
 // geometry.
 //
-// Thread safety: one thread calls; callbacks run on the executor's.
+// Thread safety: one thread at a time makes chunks; callbacks run on the executor's.
 
 #ifndef KVTIER_TESTS_BENCH_DISK_LOAD_H_
 #define KVTIER_TESTS_BENCH_DISK_LOAD_H_
@@ -21,7 +21,8 @@
 namespace kvtier::bench {
 
 // Keeps `depth` asynchronous calls under way until `count` were made, and waits for all.
-//   start: starts the i-th, and has its argument called when it has ended
+//   start: starts the i-th, and has its argument called when it has ended; called from
+//          any thread, by several at a time
 using Ended = std::function<void(absl::Status)>;
 absl::Status InFlight(size_t count, size_t depth,
                       const std::function<void(size_t, Ended)>& start);

@@ -9,7 +9,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
+#include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/base/unique_fd.h"
 #include "tests/bench/rounds.h"
@@ -35,12 +38,36 @@ class RingDisk final : public RawDisk {
 
   absl::Status Make(const std::string& directory, uint64_t bytes) {
     std::string path = absl::StrCat(directory, "/raw-XXXXXX");
-    fd_ = UniqueFd(mkostemp(path.data(), O_CLOEXEC | O_DIRECT));
-    if (fd_.get() < 0) return Failed("mkostemp with O_DIRECT", errno);
+    UniqueFd fd(mkostemp(path.data(), O_CLOEXEC | O_DIRECT));
+    if (fd.get() < 0) return Failed("mkostemp with O_DIRECT", errno);
     unlink(path.c_str());
-    if (const int error = posix_fallocate(fd_.get(), 0, static_cast<off_t>(bytes))) {
+    if (const int error = posix_fallocate(fd.get(), 0, static_cast<off_t>(bytes))) {
       return Failed("posix_fallocate", error);
     }
+    files_.push_back(fd.get());
+    owned_.push_back(std::move(fd));
+    file_bytes_.push_back(bytes);
+    return MakeRing();
+  }
+
+  absl::Status Open(const std::string& directory) {
+    std::error_code error;
+    for (const auto& entry : std::filesystem::directory_iterator(directory, error)) {
+      if (!absl::StartsWith(entry.path().filename().string(), "segment-")) continue;
+      UniqueFd fd(open(entry.path().c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT));
+      if (fd.get() < 0) return Failed("open with O_DIRECT", errno);
+      files_.push_back(fd.get());
+      owned_.push_back(std::move(fd));
+      file_bytes_.push_back(entry.file_size());
+    }
+    if (files_.empty())
+      return absl::NotFoundError(absl::StrCat("no segments in ", directory));
+    return MakeRing();
+  }
+
+  absl::Span<const uint64_t> file_bytes() const override { return file_bytes_; }
+
+  absl::Status MakeRing() {
     buffers_ = mmap(nullptr, kDepthMax * kBufferBytes, PROT_READ | PROT_WRITE,
                     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (buffers_ == MAP_FAILED) return Failed("mmap", errno);
@@ -49,8 +76,9 @@ class RingDisk final : public RawDisk {
       return Failed("io_uring_queue_init", -error);
     }
     ring_made_ = true;
-    const int fd = fd_.get();
-    if (const int error = io_uring_register_files(&ring_, &fd, 1); error < 0) {
+    const auto files = static_cast<unsigned>(files_.size());
+    if (const int error = io_uring_register_files(&ring_, files_.data(), files);
+        error < 0) {
       return Failed("io_uring_register_files", -error);
     }
     std::vector<iovec> buffers(kDepthMax);
@@ -99,7 +127,7 @@ class RingDisk final : public RawDisk {
         ++done;
       }
     }
-    if (kind == Kind::kWrite && fdatasync(fd_.get()) < 0) {
+    if (kind == Kind::kWrite && fdatasync(files_.front()) < 0) {
       return Failed("fdatasync", errno);
     }
     return stopwatch.Seconds();
@@ -114,17 +142,19 @@ class RingDisk final : public RawDisk {
     io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
     const auto bytes = static_cast<unsigned>(request.bytes);
     if (kind == Kind::kRead) {
-      io_uring_prep_read_fixed(sqe, 0, Buffer(slot), bytes, request.offset,
+      io_uring_prep_read_fixed(sqe, request.file, Buffer(slot), bytes, request.offset,
                                static_cast<int>(slot));
     } else {
-      io_uring_prep_write_fixed(sqe, 0, Buffer(slot), bytes, request.offset,
+      io_uring_prep_write_fixed(sqe, request.file, Buffer(slot), bytes, request.offset,
                                 static_cast<int>(slot));
     }
     sqe->flags |= IOSQE_FIXED_FILE;
     io_uring_sqe_set_data64(sqe, slot);
   }
 
-  UniqueFd fd_;
+  std::vector<UniqueFd> owned_;
+  std::vector<int> files_;  // their numbers
+  std::vector<uint64_t> file_bytes_;
   void* buffers_ = MAP_FAILED;
   io_uring ring_;
   bool ring_made_ = false;
@@ -136,6 +166,13 @@ absl::StatusOr<std::unique_ptr<RawDisk>> RawDisk::Create(const std::string& dire
                                                          uint64_t bytes) {
   auto disk = std::make_unique<RingDisk>();
   if (absl::Status status = disk->Make(directory, bytes); !status.ok()) return status;
+  return disk;
+}
+
+absl::StatusOr<std::unique_ptr<RawDisk>> RawDisk::OpenSegments(
+    const std::string& directory) {
+  auto disk = std::make_unique<RingDisk>();
+  if (absl::Status status = disk->Open(directory); !status.ok()) return status;
   return disk;
 }
 

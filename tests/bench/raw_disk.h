@@ -1,5 +1,5 @@
-// What the device can do: requests of given offsets and lengths on one file, by io_uring
-// with O_DIRECT, a registered file and registered buffers, and nothing else.
+// What the device can do: requests of given offsets and lengths on files, by io_uring
+// with O_DIRECT, registered files and registered buffers, and nothing else.
 //
 // Thread safety: one thread.
 
@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 
 namespace kvtier::bench {
 
@@ -22,6 +23,7 @@ class RawDisk {
   struct Request {
     uint64_t offset = 0;  // offsets and lengths: multiples of 4096
     size_t bytes = 0;     // at most 1 MiB
+    int file = 0;
   };
   enum class Kind { kRead, kWrite };
 
@@ -29,7 +31,13 @@ class RawDisk {
   // Unavailable: the message names the call that failed.
   static absl::StatusOr<std::unique_ptr<RawDisk>> Create(const std::string& directory,
                                                          uint64_t bytes);
+  // The segments of a disk tier in `directory`, to be read only: where a file lies on the
+  // device makes a difference of a fifth, so the probe reads where the tier reads.
+  static absl::StatusOr<std::unique_ptr<RawDisk>> OpenSegments(
+      const std::string& directory);
   virtual ~RawDisk() = default;
+
+  virtual absl::Span<const uint64_t> file_bytes() const = 0;
 
   // Seconds of all requests, `depth` at a time; of writes with the fdatasync after them.
   //   latencies: out, seconds of each, if not null

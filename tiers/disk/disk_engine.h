@@ -224,6 +224,9 @@ class DiskEngine final : public DiskTier {
   void PumpReads(Later* later) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void PlanRuns(ReadOp& op) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void OnRead(const ReadRef& op, absl::Status status) ABSL_LOCKS_EXCLUDED(mu_);
+  // Finishes what was read for queries until nothing is left: a job that is under way
+  // costs less than one that is started for each.
+  void FinishReads() ABSL_LOCKS_EXCLUDED(mu_);
   void OnReadReleased(const ReadRef& op) ABSL_LOCKS_EXCLUDED(mu_);
   // Gives the staging of a finished read back.
   void ReturnRuns(ReadOp& op, Later* later) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -278,6 +281,10 @@ class DiskEngine final : public DiskTier {
   Staging write_staging_ ABSL_GUARDED_BY(mu_);
   Staging read_staging_ ABSL_GUARDED_BY(mu_);
   std::array<std::deque<ReadRef>, 4> waiting_reads_ ABSL_GUARDED_BY(mu_);  // [priority]
+  size_t reads_under_way_ ABSL_GUARDED_BY(mu_) = 0;
+  // Read for queries, to be verified; and the jobs that do.
+  std::deque<ReadRef> to_finish_ ABSL_GUARDED_BY(mu_);
+  size_t finishers_ ABSL_GUARDED_BY(mu_) = 0;
   std::deque<WriteRef> to_fill_ ABSL_GUARDED_BY(mu_);
   bool filling_ ABSL_GUARDED_BY(mu_) = false;
   struct SegmentSync {
@@ -365,6 +372,7 @@ struct DiskEngine::ReadOp {
   std::vector<DiskPageRead> pages;  // data may be null: only verify
   std::vector<ReadRun> runs;
   std::shared_ptr<const std::vector<uint32_t>> page_crcs;
+  uint64_t bytes = 0;  // of all runs
   size_t unfinished = 0;
   size_t unreleased = 0;
   bool finished = false;

@@ -16,6 +16,13 @@ namespace {
 // as for a request more.
 constexpr uint64_t kGapBytesMax = 32 << 10;
 constexpr uint64_t kRunBytesMax = 1 << 20;
+// Few reads are finished where they were reaped, so that no thread has to be woken.
+constexpr size_t kReadsAtOnceMax = 48;
+constexpr uint64_t kAtOnceBytesMax = 64 << 10;
+// Jobs that finish reads, and how many reads one of them may have before it before
+// another is started: two check and copy faster than an NVMe reads.
+constexpr size_t kFinishersMax = 2;
+constexpr size_t kReadsPerFinisher = 16;
 
 }  // namespace
 
@@ -131,10 +138,12 @@ void DiskEngine::PumpReads(Later* later) {
         continue;
       }
       op->unfinished = op->unreleased = op->runs.size();
+      ++reads_under_way_;
       for (size_t i = 0; i < op->runs.size(); ++i) {
         ReadRun& run = op->runs[i];
         run.buffer = std::move(buffers[i]);
         counts_.read_bytes += run.bytes;
+        op->bytes += run.bytes;
         later->io.push_back(
             {.kind = IoKind::kRead,
              .priority = op->priority,
@@ -151,13 +160,47 @@ void DiskEngine::PumpReads(Later* later) {
 
 void DiskEngine::OnRead(const ReadRef& op, absl::Status status) {
   Later later;
+  bool at_once = false;
   {
     MutexLock lock(&mu_);
     op->status.Update(status);
     if (--op->unfinished > 0) return;
-    later.work.push_back([this, op] { FinishRead(op); });
+    --reads_under_way_;
+    if (op->priority > IoPriority::kPrefetch) {
+      later.work.push_back([this, op] { FinishRead(op); });
+    } else if (to_finish_.empty() && reads_under_way_ < kReadsAtOnceMax &&
+               op->bytes <= kAtOnceBytesMax) {
+      at_once = true;
+    } else {
+      to_finish_.push_back(op);
+      if (finishers_ < kFinishersMax &&
+          to_finish_.size() > finishers_ * kReadsPerFinisher) {
+        ++finishers_;
+        later.work.push_back([this] { FinishReads(); });
+      }
+    }
   }
-  Run(std::move(later));
+  if (at_once) {
+    FinishRead(op);
+  } else {
+    Run(std::move(later));
+  }
+}
+
+void DiskEngine::FinishReads() {
+  while (true) {
+    ReadRef op;
+    {
+      MutexLock lock(&mu_);
+      if (to_finish_.empty()) {
+        --finishers_;
+        return;
+      }
+      op = std::move(to_finish_.front());
+      to_finish_.pop_front();
+    }
+    FinishRead(op);
+  }
 }
 
 void DiskEngine::OnReadReleased(const ReadRef& op) {

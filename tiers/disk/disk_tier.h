@@ -29,8 +29,9 @@
 // writing, tries again with growing pauses, and says so in Stats(); after a read error
 // the chunk concerned is left out until it reads again.
 //
-// Thread safety: internally synchronized. Callbacks run on the tier's executor and may
-// call the tier. All callbacks come, each once, also at shutdown (Cancelled).
+// Thread safety: internally synchronized. Callbacks run on the tier's executor, those of
+// small reads on the I/O's thread, which reads stand still for meanwhile: they do little,
+// never block, and may call the tier. All come, each once, also at shutdown (Cancelled).
 
 #ifndef KVTIER_TIERS_DISK_DISK_TIER_H_
 #define KVTIER_TIERS_DISK_DISK_TIER_H_

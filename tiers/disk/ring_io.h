@@ -11,7 +11,8 @@
 // can't give up on a device that hangs; where O_DIRECT is refused (tmpfs), files are
 // buffered. Both are told by Downgrades().
 //
-// Thread safety: as BlockIo says. Callbacks run on the ring's thread: they post.
+// Thread safety: as BlockIo says. Callbacks run on the ring's thread: what takes longer
+// than some microseconds they post.
 
 #ifndef KVTIER_TIERS_DISK_RING_IO_H_
 #define KVTIER_TIERS_DISK_RING_IO_H_
