@@ -10,13 +10,16 @@
 //     durable_write    chunks until durable, over space that was used before; with what
 //     it
 //                      takes to evict the old ones
-//     durable_write_fresh  the same into a new directory; making and zeroing its segments
-//                      counts, the probe writes into a file that is only allocated
+//     durable_write_fresh  the same into a new directory's segments, which were zeroed
+//                      ahead of use; the probe writes into a file that was
+//     durable_write_filling  into a new directory at once: making and zeroing segments
+//                      counts, and the probe writes into a file that is only allocated
 //     demand_under_write  p99 of a page read, one at a time, while chunks are written all
 //                      the time, against without
 // Expectation: the device is the limit: checksums take 0.1 s of CPU a GB, copies as much.
-//   Fresh segments are written twice: 0.5. Write-behind keeps 32 requests of 1 MiB in the
-//   device's queue: a read behind them waits for some of them, 0.1 to 0.5.
+//   What fills a directory at once is written twice: 0.5. Write-behind keeps 32 requests
+//   of 1 MiB in the device's queue: a read behind them waits for some of them, 0.1 to
+//   0.5.
 // Measured: README.md.
 
 #include <sys/resource.h>
@@ -32,6 +35,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
 #include "tests/bench/bench.h"
 #include "tests/bench/disk_load.h"
 #include "tests/bench/raw_disk.h"
@@ -48,6 +52,8 @@ using Requests = std::vector<RawDisk::Request>;
 
 constexpr size_t kRequestBytes = 1 << 20;
 constexpr size_t kChunksAtATime = 4;
+// As a prompt's end leaves them; the tier takes as many as its staging holds.
+constexpr size_t kWritesAtATime = 16;
 
 double CpuSeconds() {
   rusage usage;
@@ -252,7 +258,16 @@ absl::Status RestoreBench(const Settings& settings, Row* row) {
   return status;
 }
 
-absl::Status WriteBench(const Settings& settings, bool fresh, Row* row) {
+enum class Space : uint8_t { kUsed, kZeroed, kNone };
+
+// Waits till the tier has made what it keeps ready.
+void AwaitReady(DiskLoad& load, const Settings& settings) {
+  while (load.tier().Stats().segment_bytes < Capacity(settings) / 8) {
+    absl::SleepFor(absl::Milliseconds(10));
+  }
+}
+
+absl::Status WriteBench(const Settings& settings, Space space, Row* row) {
   std::unique_ptr<DiskLoad> load;
   std::unique_ptr<RawDisk> raw;
   const auto open = [&]() -> absl::Status {
@@ -267,30 +282,35 @@ absl::Status WriteBench(const Settings& settings, bool fresh, Row* row) {
     return absl::OkStatus();
   };
   if (absl::Status status = open(); !status.ok()) return status;
-  if (!fresh) {
+  const auto write_all = [&]() -> absl::Status {
+    Requests all;
+    AddSequential(0, Capacity(settings), &all);
+    return raw->Run(RawDisk::Kind::kWrite, all, 32).status();
+  };
+  if (space == Space::kUsed) {
     // Until something had to go.
     while (load->tier().Stats().evicted_chunks == 0) {
       absl::Status status =
           load->Write(NewChunks(*load, Capacity(settings) / 8), kChunksAtATime);
       if (!status.ok()) return status;
     }
-    Requests all;
-    AddSequential(0, Capacity(settings), &all);
-    if (auto written = raw->Run(RawDisk::Kind::kWrite, all, 32); !written.ok()) {
-      return written.status();
-    }
+    if (absl::Status status = write_all(); !status.ok()) return status;
   }
   uint64_t at = 0;
   CpuPerGb cpu;
   const auto ours = [&]() -> absl::StatusOr<double> {
-    if (fresh) {
+    if (space != Space::kUsed) {
       if (absl::Status status = open(); !status.ok()) return status;
       at = 0;
+    }
+    if (space == Space::kZeroed) {
+      if (absl::Status status = write_all(); !status.ok()) return status;
+      AwaitReady(*load, settings);
     }
     const std::vector<DiskWrite> chunks = NewChunks(*load, settings.footprint_bytes / 4);
     const double gigabytes =
         static_cast<double>(chunks.size() * load->payload_bytes()) / 1e9;
-    return cpu.Rate(gigabytes, [&] { return load->Write(chunks, kChunksAtATime); });
+    return cpu.Rate(gigabytes, [&] { return load->Write(chunks, kWritesAtATime); });
   };
   const auto ceiling = [&]() -> absl::StatusOr<double> {
     const uint64_t count = ChunkCount(*load, settings.footprint_bytes / 4);
@@ -307,7 +327,7 @@ absl::Status WriteBench(const Settings& settings, bool fresh, Row* row) {
   row->ceiling_is = "bare io_uring, the same extents in 1 MiB writes, then fdatasync";
   absl::Status status = RunRounds(settings.rounds, Better::kHigher, ours, ceiling, row);
   row->details = {{"chunk_bytes", absl::StrCat(load->extent_bytes())},
-                  {"chunks_at_a_time", absl::StrCat(kChunksAtATime)}};
+                  {"chunks_at_a_time", absl::StrCat(kWritesAtATime)}};
   cpu.Report(row);
   return status;
 }
@@ -373,16 +393,17 @@ std::vector<Bench> DiskBenches() {
       return RandomBench(settings, pages, depth, row);
     };
   };
-  const auto write = [](bool fresh) {
-    return [fresh](const Settings& settings, Row* row) {
-      return WriteBench(settings, fresh, row);
+  const auto write = [](Space space) {
+    return [space](const Settings& settings, Row* row) {
+      return WriteBench(settings, space, row);
     };
   };
   return {{"disk.page_read", random(1, 32)},
           {"disk.block_read", random(8, 8)},
           {"disk.restore", RestoreBench},
-          {"disk.durable_write", write(false)},
-          {"disk.durable_write_fresh", write(true)},
+          {"disk.durable_write", write(Space::kUsed)},
+          {"disk.durable_write_fresh", write(Space::kZeroed)},
+          {"disk.durable_write_filling", write(Space::kNone)},
           {"disk.demand_under_write", DemandBench}};
 }
 

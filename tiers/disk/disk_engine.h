@@ -140,6 +140,7 @@ class DiskEngine final : public DiskTier {
   };
 
   // disk_open.cc
+  absl::Status LoadAll(bool catalog_is_new) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status LoadSegments(bool catalog_is_new) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status LoadChunks() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Counts children. Returns who has lost an ancestor.
@@ -179,6 +180,8 @@ class DiskEngine final : public DiskTier {
   // Starts what gives the geometry room for its waiting writes. False: nothing can.
   bool MakeRoom(GeometryState& geometry, Later* later) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool CanCreateSegment() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Makes segments ahead of use: writes then find them zeroed.
+  void KeepReady(Later* later) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void StartCreate(Later* later) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Create(SegmentNumber number) ABSL_LOCKS_EXCLUDED(mu_);
   bool EvictColdest(GeometryState& geometry, Later* later)
@@ -263,6 +266,7 @@ class DiskEngine final : public DiskTier {
   Executor* const executor_;
   uint64_t segment_bytes_ = 0;      // of a new one
   uint64_t segment_bytes_max_ = 0;  // of all together
+  uint64_t ready_bytes_ = 0;        // of empty ones, while there is capacity for more
 
   // Internally synchronized.
   const std::shared_ptr<Outstanding> outstanding_ = std::make_shared<Outstanding>();

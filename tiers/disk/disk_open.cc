@@ -13,6 +13,10 @@ namespace {
 // A segment is the least that goes from one geometry to another: a small capacity gets
 // small ones, so that several geometries can share it.
 constexpr uint64_t kSegmentsWanted = 32;
+// Of the capacity, what is made and zeroed ahead of its use: what comes in a burst finds
+// room that needs no second write.
+constexpr uint64_t kReadyShare = 8;
+constexpr uint64_t kReadyBytesMax = uint64_t{1} << 30;
 // Of the capacity, for the catalog's files.
 constexpr uint64_t kCatalogShare = 64;
 constexpr uint64_t kCatalogBytesMin = uint64_t{16} << 20;
@@ -30,7 +34,17 @@ uint64_t CatalogAllowance(uint64_t capacity_bytes) {
 }  // namespace
 
 absl::Status DiskEngine::Load(bool catalog_is_new) {
-  MutexLock lock(&mu_);
+  Later later;
+  {
+    MutexLock lock(&mu_);
+    if (absl::Status s = LoadAll(catalog_is_new); !s.ok()) return s;
+    KeepReady(&later);
+  }
+  Run(std::move(later));
+  return absl::OkStatus();
+}
+
+absl::Status DiskEngine::LoadAll(bool catalog_is_new) {
   segment_bytes_max_ =
       options_.capacity_bytes - CatalogAllowance(options_.capacity_bytes);
   segment_bytes_ =
@@ -40,6 +54,8 @@ absl::Status DiskEngine::Load(bool catalog_is_new) {
     return absl::InvalidArgumentError(absl::StrCat(
         "the disk tier's capacity of ", options_.capacity_bytes, " bytes is too small"));
   }
+  ready_bytes_ = std::clamp(options_.capacity_bytes / kReadyShare, segment_bytes_,
+                            std::max(segment_bytes_, kReadyBytesMax));
   now_ = absl::UnixEpoch();
   generation_ = uint64_t{catalog_->starts()} << kGenerationBits;
   clock_ = generation_;

@@ -39,6 +39,10 @@ bool DiskEngine::CanCreateSegment() const {
          space_.segment_bytes() + segment_bytes_ <= segment_bytes_max_;
 }
 
+void DiskEngine::KeepReady(Later* later) {
+  if (space_.empty_bytes() < ready_bytes_ && CanCreateSegment()) StartCreate(later);
+}
+
 void DiskEngine::StartCreate(Later* later) {
   creating_ = true;
   later->work.push_back([this, number = space_.NextNumber()] { Create(number); });
@@ -60,6 +64,7 @@ void DiskEngine::Create(SegmentNumber number) {
                                                        " bytes: ", status.message())));
     }
     PumpWrites(&later);
+    KeepReady(&later);
   }
   Run(std::move(later));
 }

@@ -128,11 +128,7 @@ void DiskEngine::PumpGeometry(GeometryState& geometry, Later* later) {
     op->unfinished = op->unreleased = op->buffers.size();
     to_fill_.push_back(op);
     if (!std::exchange(filling_, true)) later->work.push_back([this] { FillNext(); });
-    const uint64_t per_segment = segment_bytes_ / extent_bytes;
-    if (space_.FreeExtents(geometry.id) < per_segment / 4 && !space_.HasEmptySegment() &&
-        CanCreateSegment()) {
-      StartCreate(later);
-    }
+    KeepReady(later);
   }
 }
 

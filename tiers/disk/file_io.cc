@@ -13,6 +13,13 @@
 
 namespace kvtier::tiers {
 
+namespace {
+
+// After each MiB of a segment that is made while queries wait for pages.
+constexpr absl::Duration kMakingPause = absl::Milliseconds(2);
+
+}  // namespace
+
 const char* NameOf(IoKind kind) {
   constexpr const char* kNames[] = {"reading", "writing", "syncing"};
   return kNames[static_cast<int>(kind)];
@@ -39,7 +46,20 @@ bool Continue(int result, const SegmentFiles& files, IoFlight* flight,
 }
 
 absl::Status FileIo::CreateSegment(SegmentNumber segment, uint64_t bytes) {
-  return files_->Create(segment, bytes);
+  return files_->Create(segment, bytes, [this] { LeaveToDemand(); });
+}
+
+void FileIo::NoteDemand(const std::vector<IoRequest>& requests) {
+  for (const IoRequest& request : requests) {
+    if (request.priority != IoPriority::kDemand) continue;
+    last_demand_.store(absl::Now(), std::memory_order_relaxed);
+    return;
+  }
+}
+
+void FileIo::LeaveToDemand() const {
+  const absl::Time last = last_demand_.load(std::memory_order_relaxed);
+  if (absl::Now() - last < options_.demand_pause) absl::SleepFor(kMakingPause);
 }
 
 absl::StatusOr<std::vector<BlockIo::Segment>> FileIo::OpenSegments() {
@@ -83,6 +103,7 @@ class ThreadIo final : public FileIo {
   }
 
   void Submit(std::vector<IoRequest> requests) override {
+    NoteDemand(requests);
     const absl::Time now = absl::Now();
     MutexLock lock(&mu_);
     for (IoRequest& request : requests) {

@@ -5,11 +5,13 @@
 #ifndef KVTIER_TIERS_DISK_FILE_IO_H_
 #define KVTIER_TIERS_DISK_FILE_IO_H_
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "tiers/disk/block_io.h"
 #include "tiers/disk/io_queue.h"
 #include "tiers/disk/ring_io.h"
@@ -37,9 +39,17 @@ class FileIo : public BlockIo {
   std::vector<std::string> Downgrades() const override;
 
  protected:
+  // To be called with what is submitted: segments are made slowly beside demand.
+  void NoteDemand(const std::vector<IoRequest>& requests);
+
   // Constant after construction.
   const RingIoOptions options_;
   const std::unique_ptr<SegmentFiles> files_;
+
+ private:
+  void LeaveToDemand() const;
+
+  std::atomic<absl::Time> last_demand_{absl::InfinitePast()};
 };
 
 // With threads, pread and pwrite.

@@ -84,6 +84,7 @@ class RingIo final : public FileIo {
   }
 
   void Submit(std::vector<IoRequest> requests) override {
+    NoteDemand(requests);
     bool awake;
     {
       MutexLock lock(&mu_);

@@ -25,7 +25,7 @@ namespace {
 constexpr char kPrefix[] = "segment-";
 // Of a file that is being made. One that is left over by a crash is written again.
 constexpr char kNewName[] = "new-segment";
-constexpr size_t kZeroBytes = size_t{4} << 20;
+constexpr size_t kZeroBytes = size_t{1} << 20;
 
 std::string NameOf(SegmentNumber segment) {
   return absl::StrFormat("%s%06u", kPrefix, segment.value());
@@ -44,7 +44,8 @@ std::optional<SegmentNumber> NumberOf(const std::string& name) {
 
 // Writes zeros over all of it: writing into a range that was only allocated takes the
 // inode's lock for each write.
-absl::Status Zero(int fd, const std::string& path, uint64_t bytes) {
+absl::Status Zero(int fd, const std::string& path, uint64_t bytes,
+                  const std::function<void()>& pause) {
   if (const int error = posix_fallocate(fd, 0, static_cast<off_t>(bytes)); error != 0) {
     return IoErrorToStatus(error, absl::StrCat("allocating ", path));
   }
@@ -57,6 +58,7 @@ absl::Status Zero(int fd, const std::string& path, uint64_t bytes) {
     if (written < 0 && errno == EINTR) continue;
     if (written <= 0) return IoErrorToStatus(errno, absl::StrCat("zeroing ", path));
     done += static_cast<uint64_t>(written);
+    pause();
   }
   if (fsync(fd) != 0) return IoErrorToStatus(errno, absl::StrCat("syncing ", path));
   return absl::OkStatus();
@@ -122,7 +124,8 @@ absl::Status SegmentFiles::SyncDirectory() const {
   return absl::OkStatus();
 }
 
-absl::Status SegmentFiles::Create(SegmentNumber segment, uint64_t bytes) {
+absl::Status SegmentFiles::Create(SegmentNumber segment, uint64_t bytes,
+                                  const std::function<void()>& pause) {
   const std::string path = Path(segment);
   const std::string new_path = absl::StrCat(directory_, "/", kNewName);
   MutexLock one_at_a_time(&create_mu_);
@@ -134,7 +137,7 @@ absl::Status SegmentFiles::Create(SegmentNumber segment, uint64_t bytes) {
     return Open(new_path, O_CREAT | O_TRUNC);
   }();
   if (!file.ok()) return file.status();
-  absl::Status status = Zero(file->get(), path, bytes);
+  absl::Status status = Zero(file->get(), path, bytes, pause);
   // It counts as a segment once it is one.
   if (status.ok() && rename(new_path.c_str(), path.c_str()) != 0) {
     status = IoErrorToStatus(errno, absl::StrCat("making ", path));

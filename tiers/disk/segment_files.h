@@ -6,6 +6,7 @@
 #ifndef KVTIER_TIERS_DISK_SEGMENT_FILES_H_
 #define KVTIER_TIERS_DISK_SEGMENT_FILES_H_
 
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -28,7 +29,9 @@ class SegmentFiles {
   // Makes the directory if it isn't there, and finds out about O_DIRECT.
   absl::Status Prepare() ABSL_LOCKS_EXCLUDED(mu_);
 
-  absl::Status Create(SegmentNumber segment, uint64_t bytes) ABSL_LOCKS_EXCLUDED(mu_);
+  //   pause: called between writes of a MiB, to leave the device to others for a while
+  absl::Status Create(SegmentNumber segment, uint64_t bytes,
+                      const std::function<void()>& pause) ABSL_LOCKS_EXCLUDED(mu_);
   absl::StatusOr<std::vector<BlockIo::Segment>> OpenAll() ABSL_LOCKS_EXCLUDED(mu_);
   absl::Status Remove(SegmentNumber segment) ABSL_LOCKS_EXCLUDED(mu_);
   // Removes all segments, and what is left over of one that was being made. Returns their

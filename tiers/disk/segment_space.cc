@@ -14,6 +14,7 @@ bool IsUsed(const SegmentSpace::Segment& segment, uint32_t index) {
 void SegmentSpace::AddSegment(SegmentNumber number, uint64_t bytes) {
   segments_[number].bytes = bytes;
   segment_bytes_ += bytes;
+  empty_bytes_ += bytes;
   empty_.insert(number);
 }
 
@@ -21,6 +22,7 @@ void SegmentSpace::RemoveSegment(SegmentNumber number) {
   assert(empty_.contains(number));
   empty_.erase(number);
   segment_bytes_ -= segments_.at(number).bytes;
+  empty_bytes_ -= segments_.at(number).bytes;
   segments_.erase(number);
 }
 
@@ -98,6 +100,7 @@ void SegmentSpace::BecomeEmpty(SegmentNumber number, Segment& segment) {
   const uint64_t next_extent_bytes = segment.promised_extent_bytes;
   segment = Segment();
   segment.bytes = bytes;
+  empty_bytes_ += bytes;
   empty_.insert(number);
   if (next == kNoGeometry) return;
   --owners_[next].promised;
@@ -121,6 +124,7 @@ void SegmentSpace::Promise(SegmentNumber number, uint32_t geometry,
 void SegmentSpace::Assign(SegmentNumber number, Segment& segment, uint32_t geometry,
                           uint64_t extent_bytes) {
   empty_.erase(number);
+  empty_bytes_ -= segment.bytes;
   segment.geometry = geometry;
   segment.extent_bytes = extent_bytes;
   segment.extents = static_cast<uint32_t>(segment.bytes / extent_bytes);

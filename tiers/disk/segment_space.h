@@ -67,7 +67,8 @@ class SegmentSpace {
   uint64_t FreeExtents(uint32_t geometry) const;
   // Extents that come when promised segments are empty.
   uint64_t PromisedExtents(uint32_t geometry, uint64_t extent_bytes) const;
-  bool HasEmptySegment() const { return !empty_.empty(); }
+  // Of segments that no geometry has.
+  uint64_t empty_bytes() const { return empty_bytes_; }
   SegmentNumber NextNumber() const;
 
  private:
@@ -87,6 +88,7 @@ class SegmentSpace {
   std::set<SegmentNumber> empty_;
   std::map<uint32_t, Owner> owners_;  // by geometry
   uint64_t segment_bytes_ = 0;
+  uint64_t empty_bytes_ = 0;
   uint64_t used_bytes_ = 0;
 };
 
