@@ -49,6 +49,8 @@ std::vector<Bench> ScoreBenches();
 // The disk tier, in this process.
 std::vector<Bench> DiskBenches();
 std::vector<Bench> DiskStartBenches();
+// The disk tier behind kvtierd.
+std::vector<Bench> ResumeBenches();
 // The daemon by itself.
 std::vector<Bench> DaemonBenches();
 

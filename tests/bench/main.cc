@@ -17,8 +17,9 @@ namespace {
 
 std::vector<Bench> AllBenches() {
   std::vector<Bench> all;
-  for (std::vector<Bench> some : {WireBenches(), RetrieveBenches(), ScoreBenches(),
-                                  DiskBenches(), DiskStartBenches(), DaemonBenches()}) {
+  for (std::vector<Bench> some :
+       {WireBenches(), RetrieveBenches(), ScoreBenches(), DiskBenches(),
+        DiskStartBenches(), ResumeBenches(), DaemonBenches()}) {
     for (Bench& bench : some) all.push_back(std::move(bench));
   }
   return all;

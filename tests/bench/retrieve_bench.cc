@@ -133,7 +133,8 @@ absl::Status RetrieveBench(Kind kind, const Settings& settings, Row* row) {
     if (!real.ok()) return real.status();
     rows = *std::move(real);
   }
-  auto stack = WireStack::Start(CapacityFor(kind.tokens, layers), layers);
+  auto stack = WireStack::Start(
+      {.host_capacity_bytes = CapacityFor(kind.tokens, layers), .layers = layers});
   if (!stack.ok()) return stack.status();
   // Layer 0 selects too: the benches ask what selecting costs.
   auto sequence = (*stack)->Open(

@@ -44,7 +44,8 @@ enum class Budget { kFree, kFull };
 
 absl::Status AppendBench(Budget budget, const Settings& settings, Row* row) {
   const uint64_t tokens = TokensFor(settings);
-  auto stack = WireStack::Start(CapacityFor(tokens, 1), 1);
+  auto stack =
+      WireStack::Start({.host_capacity_bytes = CapacityFor(tokens, 1), .layers = 1});
   if (!stack.ok()) return stack.status();
   const uint64_t half = tokens * kTokenBytes / 2;
   const std::vector<std::byte> keys = GaussianRows(half / 2, 1);
@@ -98,7 +99,8 @@ absl::Status AppendBench(Budget budget, const Settings& settings, Row* row) {
 
 absl::Status ReadBench(const Settings& settings, Row* row) {
   const uint64_t tokens = TokensFor(settings);
-  auto stack = WireStack::Start(CapacityFor(tokens, 1), 1);
+  auto stack =
+      WireStack::Start({.host_capacity_bytes = CapacityFor(tokens, 1), .layers = 1});
   if (!stack.ok()) return stack.status();
   auto sequence = (*stack)->Open(tokens, {.system = "full"});
   if (!sequence.ok()) return sequence.status();

@@ -31,17 +31,31 @@ client::AppendRows EntryOf(SequenceId sequence, uint32_t layer, uint64_t start,
 
 }  // namespace
 
+namespace {
+
+std::string ConfigOf(const WireOptions& options) {
+  std::string config = absl::StrCat(
+      "[host]\ncapacity = ", options.host_capacity_bytes,
+      "\nunsealed_max = ", std::max<uint64_t>(options.host_capacity_bytes, 1 << 20),
+      "\n");
+  if (!options.disk_directory.empty()) {
+    absl::StrAppend(&config, "[disk]\ndirectory = \"", options.disk_directory,
+                    "\"\ncapacity = ", options.disk_capacity_bytes,
+                    "\nscrub_rate = \"0B\"\n");
+  }
+  return config;
+}
+
+}  // namespace
+
 uint64_t CapacityFor(uint64_t tokens, uint32_t layers) {
   return tokens * kTokenBytes * layers * 5 / 4 + (uint64_t{256} << 20);
 }
 
-WireStack::WireStack(uint64_t capacity_bytes)
-    : daemon_(absl::StrCat("[host]\ncapacity = ", capacity_bytes, "\nunsealed_max = ",
-                           std::max<uint64_t>(capacity_bytes, 1 << 20), "\n")) {}
+WireStack::WireStack(const WireOptions& options) : daemon_(ConfigOf(options)) {}
 
-absl::StatusOr<std::unique_ptr<WireStack>> WireStack::Start(uint64_t capacity_bytes,
-                                                            uint32_t layers) {
-  auto stack = std::unique_ptr<WireStack>(new WireStack(capacity_bytes));
+absl::StatusOr<std::unique_ptr<WireStack>> WireStack::Start(const WireOptions& options) {
+  auto stack = std::unique_ptr<WireStack>(new WireStack(options));
   if (!stack->daemon_.ready()) {
     return absl::UnavailableError(
         absl::StrCat("kvtierd did not start: ", stack->daemon_.ready_line()));
@@ -58,7 +72,9 @@ absl::StatusOr<std::unique_ptr<WireStack>> WireStack::Start(uint64_t capacity_by
   auto bare = BareWire::Start();
   if (!bare.ok()) return bare.status();
   stack->bare_ = *std::move(bare);
-  auto model = stack->client_->RegisterModel(Model(layers));
+  retrieval::ModelSpec spec = Model(options.layers);
+  spec.abstracts = options.abstracts;
+  auto model = stack->client_->RegisterModel(spec);
   if (!model.ok()) return model.status();
   stack->model_ = *model;
   return stack;
@@ -66,24 +82,40 @@ absl::StatusOr<std::unique_ptr<WireStack>> WireStack::Start(uint64_t capacity_by
 
 absl::StatusOr<SequenceId> WireStack::Open(uint64_t tokens,
                                            const retrieval::SystemOptions& retrieval) {
-  std::vector<uint32_t> ids(tokens);
-  std::iota(ids.begin(), ids.end(), ++sequences_ * 1000);
-  client::SequenceOptions options;
-  options.model = model_;
-  options.token_ids = ids;
-  options.retrieval = retrieval;
-  auto opened = client_->OpenSequence(options);
+  ++sequences_;
+  auto opened = OpenLast(tokens, retrieval);
   if (!opened.ok()) return opened.status();
   if (opened->cached_tokens != 0) return absl::InternalError("the sequence isn't new");
   return opened->sequence;
 }
 
+absl::StatusOr<client::OpenedSequence> WireStack::Reopen(
+    uint64_t tokens, const retrieval::SystemOptions& retrieval) {
+  auto opened = OpenLast(tokens, retrieval);
+  if (opened.ok() && opened->cached_tokens != tokens) {
+    return absl::InternalError(
+        absl::StrCat("only ", opened->cached_tokens, " tokens are cached of ", tokens));
+  }
+  return opened;
+}
+
+absl::StatusOr<client::OpenedSequence> WireStack::OpenLast(
+    uint64_t tokens, const retrieval::SystemOptions& retrieval) {
+  std::vector<uint32_t> ids(tokens);
+  std::iota(ids.begin(), ids.end(), sequences_ * 1000);
+  client::SequenceOptions options;
+  options.model = model_;
+  options.token_ids = ids;
+  options.retrieval = retrieval;
+  return client_->OpenSequence(options);
+}
+
 absl::Status WireStack::Fill(SequenceId sequence, uint64_t tokens, uint32_t layers,
                              const ContextRows& rows) {
-  for (uint32_t layer = 0; layer < layers; ++layer) {
-    for (uint64_t start = 0; start < tokens; start += kPieceTokens) {
-      const auto count =
-          static_cast<uint32_t>(std::min<uint64_t>(kPieceTokens, tokens - start));
+  for (uint64_t start = 0; start < tokens; start += kPieceTokens) {
+    const auto count =
+        static_cast<uint32_t>(std::min<uint64_t>(kPieceTokens, tokens - start));
+    for (uint32_t layer = 0; layer < layers; ++layer) {
       const std::vector<std::byte> piece = rows.Rows(layer, start, count);
       absl::Status status = Append(sequence, layer, start, count, piece.data(),
                                    piece.data() + piece.size() / 2);
@@ -121,6 +153,15 @@ absl::StatusOr<std::vector<uint64_t>> WireStack::AppendMessages(
       });
   if (!status.ok()) return status;
   return sizes;
+}
+
+absl::StatusOr<uint64_t> WireStack::DiskReadBytes() {
+  auto stats = admin_->GetStats();
+  if (!stats.ok()) return stats.status();
+  for (const client::TierStats& tier : stats->tiers) {
+    if (tier.tier == "disk") return tier.read_bytes;
+  }
+  return absl::NotFoundError("there is no disk tier");
 }
 
 absl::Status WireStack::EvictAll() { return admin_->Evict(0).status(); }

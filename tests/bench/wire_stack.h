@@ -28,10 +28,18 @@ inline constexpr uint32_t kPieceTokens = 8192;
 // A little more than rows of `tokens` and their abstracts take, as the daemon's budget.
 uint64_t CapacityFor(uint64_t tokens, uint32_t layers);
 
+struct WireOptions {
+  uint64_t host_capacity_bytes = 0;
+  uint32_t layers = 0;
+  retrieval::AbstractSet abstracts = {};
+  // Empty: no disk tier.
+  std::string disk_directory = "";
+  uint64_t disk_capacity_bytes = 0;
+};
+
 class WireStack {
  public:
-  static absl::StatusOr<std::unique_ptr<WireStack>> Start(uint64_t capacity_bytes,
-                                                          uint32_t layers);
+  static absl::StatusOr<std::unique_ptr<WireStack>> Start(const WireOptions& options);
 
   client::Client& client() { return *client_; }
   BareWire& bare() { return *bare_; }
@@ -39,7 +47,10 @@ class WireStack {
   // Opens a sequence whose tokens no other shares.
   absl::StatusOr<SequenceId> Open(uint64_t tokens,
                                   const retrieval::SystemOptions& retrieval);
-  // Fills it: at all layers, in pieces.
+  // Opens the last one's tokens again.
+  absl::StatusOr<client::OpenedSequence> Reopen(
+      uint64_t tokens, const retrieval::SystemOptions& retrieval);
+  // Fills it: in pieces, each at all layers.
   absl::Status Fill(SequenceId sequence, uint64_t tokens, uint32_t layers,
                     const ContextRows& rows);
   // Appends one piece, dense: [kv_head][token][dim] keys, and values as many.
@@ -51,9 +62,13 @@ class WireStack {
                                                        const std::byte* values) const;
   // The daemon gives back the memory of what no sequence uses.
   absl::Status EvictAll();
+  // Read from the device since the daemon's start.
+  absl::StatusOr<uint64_t> DiskReadBytes();
 
  private:
-  explicit WireStack(uint64_t capacity_bytes);
+  explicit WireStack(const WireOptions& options);
+  absl::StatusOr<client::OpenedSequence> OpenLast(
+      uint64_t tokens, const retrieval::SystemOptions& retrieval);
 
   testing::KvtierdProcess daemon_;
   std::unique_ptr<client::AdminClient> admin_;
