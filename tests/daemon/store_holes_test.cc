@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include "absl/functional/function_ref.h"
 #include "tests/daemon/store_disk_fixture.h"
 
 namespace kvtier::testing {
@@ -115,7 +116,7 @@ TEST_F(StoreHoles, WhatNobodyHasReadIsAHoleFromTheStart) {
 
 TEST_F(StoreHoles, OnlyExactlyThatChunkRefillsIt) {
   const SequenceId sequence = OnlyOnDisk(10);
-  const SequenceId other = Filled(512, 11);
+  const SequenceId other = Filled(512, 20);
   Damage(10, 2, 0);
   ASSERT_THAT(Read(sequence, 0, 128, 64), Fails(StatusCode::kDataLoss, ""));
   const auto refused = [&](const std::string& why, uint64_t chunk,
@@ -167,19 +168,17 @@ TEST_F(StoreHoles, AnAnonymousSequenceHasNone) {
 }
 
 TEST_F(StoreHoles, ARefillNeedsRoomLikeAnAppend) {
-  const SequenceId sequence = OnlyOnDisk(13);
-  Damage(13, 2, 0);
-  ASSERT_THAT(Read(sequence, 0, 128, 64), Fails(StatusCode::kDataLoss, ""));
+  Seal(Filled(512, 13), 512);
   StoreOptions tight = OnDisk();
   tight.unsealed_bytes_max = 40 << 10;
-  ASSERT_TRUE(store_->Reconfigure(tight).ok());
-  session_ = *space_->OpenSession("another", 2);
-  auto again = Open(Ids(192, 13));
-  ASSERT_TRUE(again.ok()) << again.status();
-  EXPECT_EQ(again->cached_tokens, 128u);
-  EXPECT_THAT(AppendAll(*session_, model_, 13, again->sequence, 128, 64).status(),
+  Start(tight);
+  const SequenceId sequence = Open(Ids(512, 13))->sequence;
+  Damage(13, 2, 0);
+  ASSERT_THAT(Read(sequence, 0, 128, 64), Fails(StatusCode::kDataLoss, ""));
+  EXPECT_THAT(Refill(sequence, 2, 13),
               Fails(StatusCode::kResourceExhausted, "unsealed_max"));
   EXPECT_EQ(session_->Info().unsealed_bytes, 0u);
+  EXPECT_THAT(Read(sequence, 0, 128, 64), Fails(StatusCode::kFailedPrecondition, "hole"));
 }
 
 // Its rows, of all layers, never some of these and some of those.
