@@ -175,6 +175,9 @@ class AdminService final : public AdminMethods {
           if (!result.ok()) return result.status();
           response->set_pages(result->pages);
           response->set_bad_pages(result->bad_pages);
+          for (std::string& one : result->findings) {
+            response->add_findings(std::move(one));
+          }
           return absl::OkStatus();
         });
   }

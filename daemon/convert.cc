@@ -102,6 +102,17 @@ absl::StatusOr<AppendEntry> FromMessage(const v1::AppendEntry& message) {
   return entry;
 }
 
+absl::StatusOr<std::vector<AppendEntry>> EntriesFrom(
+    const google::protobuf::RepeatedPtrField<v1::AppendEntry>& messages) {
+  std::vector<AppendEntry> entries;
+  for (const v1::AppendEntry& message : messages) {
+    absl::StatusOr<AppendEntry> entry = FromMessage(message);
+    if (!entry.ok()) return entry.status();
+    entries.push_back(*entry);
+  }
+  return entries;
+}
+
 }  // namespace
 
 absl::StatusOr<retrieval::ModelSpec> FromMessage(const v1::ModelSpec& message) {
@@ -166,12 +177,14 @@ absl::StatusOr<AppendArguments> FromMessage(const v1::AppendRequest& message) {
                              .token_ids = {run.token_ids().data(),
                                            static_cast<size_t>(run.token_ids().size())}});
   }
-  for (const v1::AppendEntry& entry_message : message.entries()) {
-    absl::StatusOr<AppendEntry> entry = FromMessage(entry_message);
-    if (!entry.ok()) return entry.status();
-    result.entries.push_back(*entry);
-  }
+  absl::StatusOr<std::vector<AppendEntry>> entries = EntriesFrom(message.entries());
+  if (!entries.ok()) return entries.status();
+  result.entries = *std::move(entries);
   return result;
+}
+
+absl::StatusOr<std::vector<AppendEntry>> FromMessage(const v1::RefillRequest& message) {
+  return EntriesFrom(message.entries());
 }
 
 absl::StatusOr<RetrieveItem> FromMessage(const v1::RetrieveItem& message,

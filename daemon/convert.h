@@ -28,6 +28,7 @@ struct AppendArguments {
   std::vector<AppendEntry> entries;
 };
 absl::StatusOr<AppendArguments> FromMessage(const v1::AppendRequest& message);
+absl::StatusOr<std::vector<AppendEntry>> FromMessage(const v1::RefillRequest& message);
 
 absl::StatusOr<RetrieveItem> FromMessage(const v1::RetrieveItem& message, StepIndex step);
 

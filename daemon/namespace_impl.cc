@@ -171,6 +171,8 @@ NamespaceStats NamespaceImpl::Stats() const {
   NamespaceStats stats;
   stats.name = name_;
   stats.chunks = environment_.directory->ChunkCount(index_);
+  if (environment_.disk != nullptr)
+    stats.disk_bytes = environment_.disk->UsedBytes(name_);
   stats.appended_tokens = counters_.appended_tokens.value();
   stats.retrieve_items = counters_.retrieve_items.value();
   std::vector<std::shared_ptr<SessionImpl>> sessions;

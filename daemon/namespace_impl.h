@@ -27,6 +27,7 @@ class NamespaceImpl final : public Namespace, public ModelTable {
   // What namespaces share. All of it outlives them.
   struct Environment {
     tiers::Directory* directory = nullptr;
+    const tiers::DiskTier* disk = nullptr;  // null: there is none
     StoreCounters* store_counters = nullptr;
     std::atomic<uint64_t>* last_sequence = nullptr;
     const StoreLimits* limits = nullptr;

@@ -70,7 +70,8 @@ absl::Status Sequence::FindPrefix(const OpenSequenceOptions& options) {
     computed_under = context_.computed_under;
   }
   absl::StatusOr<std::vector<tiers::ChunkRef>> chunks =
-      context_.directory->BringIn(std::move(prefix), context_.model->geometry);
+      context_.directory->BringIn(std::move(prefix), context_.model->geometry,
+                                  /*parent=*/nullptr);
   if (!chunks.ok()) return chunks.status();
   sealed_ = *std::move(chunks);
   exact_tokens_ = std::min<uint64_t>(exact_chunks, sealed_.size()) * kChunkTokens;
@@ -100,15 +101,24 @@ SealedTokens Sequence::Sealed() const {
   return SealedTokens{SealedTokenCount(), CompleteTokens() - SealedTokenCount()};
 }
 
-absl::StatusOr<SealedTokens> Sequence::SealDurably() const {
+absl::StatusOr<SealedTokens> Sequence::SealDurably() {
   std::vector<tiers::ChunkRef> chunks;
   SealedTokens sealed;
   {
     MutexLock lock(&mu_);
+    for (uint64_t chunk = 0; chunk < sealed_.size(); ++chunk) {
+      if (!sealed_[chunk]->disk_lost()) continue;
+      if (absl::Status s = ReplaceHole(chunk); !s.ok()) return s;
+    }
     chunks = ShareSealed();
     sealed = {SealedTokenCount(), CompleteTokens() - SealedTokenCount()};
   }
   absl::Status status = context_.directory->AwaitWritten(chunks);
+  for (size_t chunk = 0; absl::IsDataLoss(status) && chunk < chunks.size(); ++chunk) {
+    if (!chunks[chunk]->disk_lost()) continue;
+    status = FoundBad(chunk, "it was written, and found to be bad since");
+    break;
+  }
   while (!chunks.empty()) chunks.pop_back();
   if (!status.ok()) return status;
   return sealed;
@@ -191,24 +201,22 @@ absl::Status Sequence::Read(const ReadRange& range, uint64_t part_bytes_max,
 }
 
 absl::Status Sequence::AppendStoredRows(LayerIndex layer, uint64_t token_begin,
-                                        uint32_t token_count, std::string* rows) const {
+                                        uint32_t token_count, std::string* rows) {
   const retrieval::LayerSpec& layer_spec = context_.model->layer(layer);
   const size_t row_bytes = layer_spec.RowBytes(context_.model->spec.dtype);
   rows->reserve(rows->size() + layer_spec.kv_heads * token_count * row_bytes);
   const uint64_t token_end = token_begin + token_count;
-  std::vector<tiers::PageNeed> needs;
+  std::vector<SealedPage> pages;
   for (uint64_t chunk = token_begin / kChunkTokens; chunk * kChunkTokens < token_end;
        ++chunk) {
     if (chunk >= sealed_.size()) break;
     for (uint32_t head = 0; head < layer_spec.kv_heads; ++head) {
-      needs.push_back(tiers::PageNeed{&*sealed_[chunk], layer, head});
+      pages.push_back(SealedPage{chunk, layer, head});
     }
   }
   tiers::PagePins pins;
   uint64_t disk_bytes = 0;
-  if (absl::Status s = context_.directory->Load(needs, &pins, &disk_bytes); !s.ok()) {
-    return s;
-  }
+  if (absl::Status s = LoadSealed(pages, &pins, &disk_bytes); !s.ok()) return s;
   for (uint32_t head = 0; head < layer_spec.kv_heads; ++head) {
     for (uint64_t token = token_begin; token < token_end;) {
       const uint64_t in_chunk = token % kChunkTokens;

@@ -11,6 +11,11 @@
 // Memory: chunks, tables and remembered selections are charged to the store's budget,
 // pages of chunks in the making also to the session's bound on unsealed bytes.
 //
+// A sealed chunk whose bytes on disk did not verify is a hole, until it is filled: by
+// Refill, or by whoever commits a chunk of its name. Whatever needs pages of it takes
+// over the chunk that filled it; before there is one, what is in memory is served, and
+// what needs more fails.
+//
 // Invariants: a block exists in the making exactly for chunks below
 // ceil(next token / 64) of its layer; a failed call changes nothing.
 //
@@ -31,6 +36,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "daemon/counters.h"
 #include "daemon/held_selections.h"
 #include "daemon/registered_model.h"
@@ -111,9 +117,14 @@ class Sequence {
   // To be dropped last first: a chunk can go only before its parent.
   std::vector<tiers::ChunkRef> SealedChunks() const ABSL_LOCKS_EXCLUDED(mu_);
   // Returns when what is sealed is on disk. Blocking. Errors: Directory::AwaitWritten.
-  absl::StatusOr<SealedTokens> SealDurably() const ABSL_LOCKS_EXCLUDED(mu_);
+  // FailedPrecondition: there is a hole. DataLoss: one was found.
+  absl::StatusOr<SealedTokens> SealDurably() ABSL_LOCKS_EXCLUDED(mu_);
   absl::StatusOr<SealedTokens> Truncate(uint64_t token_count) ABSL_LOCKS_EXCLUDED(mu_);
   absl::StatusOr<std::shared_ptr<Sequence>> Fork(SequenceId id) const
+      ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Blocking.
+  absl::Status Refill(uint64_t chunk, absl::Span<const AppendEntry> entries)
       ABSL_LOCKS_EXCLUDED(mu_);
 
   absl::Status Retrieve(const RetrieveItem& item, uint64_t part_bytes_max,
@@ -134,6 +145,11 @@ class Sequence {
     std::vector<retrieval::PageView> pages;  // [kv_head][chunk]
     tiers::Charge charge;
   };
+  struct SealedPage {
+    uint64_t chunk = 0;
+    LayerIndex layer;
+    uint32_t kv_head = 0;
+  };
   // What a layer remembers between steps.
   struct LayerMemory {
     std::unique_ptr<retrieval::LayerState> state;
@@ -153,8 +169,8 @@ class Sequence {
 
   // Of all kv heads, as Read answers them. Blocking, where pages are on disk.
   absl::Status AppendStoredRows(LayerIndex layer, uint64_t token_begin,
-                                uint32_t token_count, std::string* rows) const
-      ABSL_SHARED_LOCKS_REQUIRED(mu_);
+                                uint32_t token_count, std::string* rows)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // sequence_append.cc
   absl::Status PlanRun(const TokenRun& run, AppendPlan* plan) const
@@ -169,14 +185,39 @@ class Sequence {
                             std::vector<AppendPlan::NewBlock>* blocks) const;
   // Takes slots for blocks of one layer.
   absl::Status FillBlocks(absl::Span<AppendPlan::NewBlock> blocks) const;
+  // Takes one layer's slots for a chunk that lacks them.
+  absl::Status AddBlock(LayerIndex layer, Making* making) const;
   void CopyRows(const AppendPlan::Rows& rows) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void CompletePages(LayerIndex layer, tiers::Chunk* chunk)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Copies rows [begin, begin + count) of the entry into the chunk, from its `row`-th on.
+  void CopyRowsInto(const AppendPlan::Rows& rows, uint32_t begin, uint32_t count,
+                    uint32_t row, tiers::Chunk* chunk) const;
+  void CompletePages(LayerIndex layer, tiers::Chunk* chunk) const;
   void SealComplete() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
+  // sequence_holes.cc
+  // Makes pages of sealed chunks resident, as Directory::Load.
+  // FailedPrecondition: one is of a hole. DataLoss: one was found.
+  absl::Status LoadSealed(absl::Span<const SealedPage> pages, tiers::PagePins* pins,
+                          uint64_t* disk_bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  static absl::Status FoundBad(uint64_t chunk, absl::string_view why);
+  // Takes over the chunk that filled a hole. FailedPrecondition: none did.
+  absl::Status ReplaceHole(uint64_t chunk) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Puts another chunk of the same name in a sealed one's place.
+  void Replace(uint64_t chunk, tiers::ChunkRef by) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // All of a sealed chunk's rows, one entry a layer.
+  absl::StatusOr<std::vector<AppendPlan::Rows>> PlanRefill(
+      uint64_t chunk, absl::Span<const AppendEntry> entries) const
+      ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  // A chunk with the name of a sealed one, made of those rows.
+  absl::StatusOr<Making> MakeAgain(uint64_t chunk,
+                                   absl::Span<const AppendPlan::Rows> rows) const
+      ABSL_SHARED_LOCKS_REQUIRED(mu_);
+  // Null: it is the first.
+  const tiers::ChunkRef* ParentOf(uint64_t chunk) const ABSL_SHARED_LOCKS_REQUIRED(mu_) {
+    return chunk == 0 ? nullptr : &sealed_[chunk - 1];
+  }
+
   // sequence_edit.cc
-  // All pages of a sealed chunk, as Directory::Load.
-  absl::Status LoadChunk(const tiers::Chunk& chunk, tiers::PagePins* pins) const;
   // All of its blocks' pages must be resident, and stay so.
   absl::StatusOr<Making> CopyChunk(const tiers::Chunk& chunk, uint32_t rows_max) const;
   void DropFrom(uint64_t token_count) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

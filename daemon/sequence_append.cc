@@ -217,6 +217,15 @@ absl::Status Sequence::FillBlocks(absl::Span<AppendPlan::NewBlock> blocks) const
   return absl::OkStatus();
 }
 
+absl::Status Sequence::AddBlock(LayerIndex layer, Making* making) const {
+  std::vector<AppendPlan::NewBlock> blocks;
+  if (absl::Status s = ChargeBlocks(layer, 0, 1, &blocks); !s.ok()) return s;
+  if (absl::Status s = FillBlocks(absl::MakeSpan(blocks)); !s.ok()) return s;
+  making->chunk->SetBlock(layer, std::move(blocks.front().block));
+  making->unsealed.Add(std::move(blocks.front().unsealed));
+  return absl::OkStatus();
+}
+
 SequenceProgress Sequence::ApplyAppend(AppendPlan plan) {
   const uint64_t complete_before = CompleteTokens();
   tables_.Add(std::move(plan.tables));
@@ -237,34 +246,40 @@ SequenceProgress Sequence::ApplyAppend(AppendPlan plan) {
 
 void Sequence::CopyRows(const AppendPlan::Rows& rows) {
   const AppendEntry& entry = *rows.entry;
-  const retrieval::LayerSpec& layer = context_.model->layer(entry.layer);
-  const DType dtype = context_.model->spec.dtype;
-  const size_t key_bytes = layer.key_dim * ElementBytes(dtype);
-  const size_t value_bytes = layer.value_dim * ElementBytes(dtype);
-  const size_t row_bytes = key_bytes + value_bytes;
   uint64_t& next = next_token_[entry.layer.value()];
   for (uint32_t token = 0; token < entry.token_count;) {
     tiers::Chunk* chunk = MakingAt(next / kChunkTokens);
     const auto in_chunk = static_cast<uint32_t>(next % kChunkTokens);
     const uint32_t count = std::min(kChunkTokens - in_chunk, entry.token_count - token);
-    for (uint32_t head = 0; head < layer.kv_heads; ++head) {
-      std::byte* row = chunk->page(entry.layer, head) + in_chunk * row_bytes;
-      for (uint32_t i = 0; i < count; ++i, row += row_bytes) {
-        std::memcpy(row, rows.key.row(head, token + i), key_bytes);
-        std::memcpy(row + key_bytes, rows.value.row(head, token + i), value_bytes);
-      }
-    }
-    chunk->set_rows(entry.layer, in_chunk + count);
+    CopyRowsInto(rows, token, count, in_chunk, chunk);
     if (entry.exactness == Exactness::kApproximate) chunk->set_approximate();
-    if (in_chunk + count == kChunkTokens) CompletePages(entry.layer, chunk);
     token += count;
     next += count;
   }
-  context_.store_counters->written_bytes.Add(uint64_t{entry.token_count} *
-                                             layer.kv_heads * row_bytes);
 }
 
-void Sequence::CompletePages(LayerIndex layer, tiers::Chunk* chunk) {
+void Sequence::CopyRowsInto(const AppendPlan::Rows& rows, uint32_t begin, uint32_t count,
+                            uint32_t row, tiers::Chunk* chunk) const {
+  const LayerIndex layer_index = rows.entry->layer;
+  const retrieval::LayerSpec& layer = context_.model->layer(layer_index);
+  const DType dtype = context_.model->spec.dtype;
+  const size_t key_bytes = layer.key_dim * ElementBytes(dtype);
+  const size_t value_bytes = layer.value_dim * ElementBytes(dtype);
+  const size_t row_bytes = key_bytes + value_bytes;
+  for (uint32_t head = 0; head < layer.kv_heads; ++head) {
+    std::byte* to = chunk->page(layer_index, head) + row * row_bytes;
+    for (uint32_t i = 0; i < count; ++i, to += row_bytes) {
+      std::memcpy(to, rows.key.row(head, begin + i), key_bytes);
+      std::memcpy(to + key_bytes, rows.value.row(head, begin + i), value_bytes);
+    }
+  }
+  chunk->set_rows(layer_index, row + count);
+  if (row + count == kChunkTokens) CompletePages(layer_index, chunk);
+  context_.store_counters->written_bytes.Add(uint64_t{count} * layer.kv_heads *
+                                             row_bytes);
+}
+
+void Sequence::CompletePages(LayerIndex layer, tiers::Chunk* chunk) const {
   const retrieval::LayerSpec& spec = context_.model->layer(layer);
   const retrieval::AbstractLayout& layout = context_.model->layouts[layer.value()];
   for (uint32_t head = 0; head < spec.kv_heads; ++head) {

@@ -20,12 +20,7 @@ absl::StatusOr<Sequence::Making> Sequence::CopyChunk(const tiers::Chunk& chunk,
   for (uint32_t l = 0; l < geometry.layers.size(); ++l) {
     const LayerIndex layer(l);
     if (!chunk.has_block(layer)) continue;
-    std::vector<AppendPlan::NewBlock> blocks;
-    if (absl::Status s = ChargeBlocks(layer, 0, 1, &blocks); !s.ok()) return s;
-    if (absl::Status s = FillBlocks(absl::MakeSpan(blocks)); !s.ok()) return s;
-    making.chunk->SetBlock(layer, std::move(blocks.front().block));
-    making.unsealed.Add(std::move(blocks.front().unsealed));
-
+    if (absl::Status s = AddBlock(layer, &making); !s.ok()) return s;
     const tiers::BlockGeometry& block = geometry.layers[l];
     const uint32_t rows = std::min(chunk.rows(layer), rows_max);
     for (uint32_t head = 0; head < block.kv_heads; ++head) {
@@ -43,18 +38,6 @@ absl::StatusOr<Sequence::Making> Sequence::CopyChunk(const tiers::Chunk& chunk,
   return making;
 }
 
-absl::Status Sequence::LoadChunk(const tiers::Chunk& chunk, tiers::PagePins* pins) const {
-  const std::vector<tiers::BlockGeometry>& layers = chunk.geometry().layers;
-  std::vector<tiers::PageNeed> needs;
-  for (uint32_t l = 0; l < layers.size(); ++l) {
-    for (uint32_t head = 0; head < layers[l].kv_heads; ++head) {
-      needs.push_back(tiers::PageNeed{&chunk, LayerIndex(l), head});
-    }
-  }
-  uint64_t disk_bytes = 0;
-  return context_.directory->Load(needs, pins, &disk_bytes);
-}
-
 absl::StatusOr<SealedTokens> Sequence::Truncate(uint64_t token_count) {
   MutexLock lock(&mu_);
   if (token_count > CompleteTokens()) {
@@ -67,8 +50,16 @@ absl::StatusOr<SealedTokens> Sequence::Truncate(uint64_t token_count) {
   std::optional<Making> tail;
   if (whole_chunks < sealed_.size() && rows_left > 0) {
     // A chunk that is being written may be on disk, and lose its pages, at any moment.
+    const std::vector<tiers::BlockGeometry>& layers = context_.model->geometry->layers;
+    std::vector<SealedPage> pages;
+    for (uint32_t l = 0; l < layers.size(); ++l) {
+      for (uint32_t head = 0; head < layers[l].kv_heads; ++head) {
+        pages.push_back(SealedPage{whole_chunks, LayerIndex(l), head});
+      }
+    }
     tiers::PagePins pins;
-    if (absl::Status s = LoadChunk(*sealed_[whole_chunks], &pins); !s.ok()) return s;
+    uint64_t disk_bytes = 0;
+    if (absl::Status s = LoadSealed(pages, &pins, &disk_bytes); !s.ok()) return s;
     absl::StatusOr<Making> copy = CopyChunk(*sealed_[whole_chunks], rows_left);
     if (!copy.ok()) return copy.status();
     tail = *std::move(copy);

@@ -64,14 +64,12 @@ absl::StatusOr<RetrievePart> Sequence::NextPart(LayerIndex layer, SelectionParts
 absl::Status Sequence::LoadPages(LayerIndex layer,
                                  absl::Span<const std::pair<uint32_t, uint32_t>> pages,
                                  tiers::PagePins* pins, uint64_t* disk_bytes) {
-  std::vector<tiers::PageNeed> needs;
-  needs.reserve(pages.size());
+  std::vector<SealedPage> needed;
+  needed.reserve(pages.size());
   for (const auto& [head, chunk] : pages) {
-    needs.push_back(tiers::PageNeed{&*sealed_[chunk], layer, head});
+    needed.push_back(SealedPage{chunk, layer, head});
   }
-  if (absl::Status s = context_.directory->Load(needs, pins, disk_bytes); !s.ok()) {
-    return s;
-  }
+  if (absl::Status s = LoadSealed(needed, pins, disk_bytes); !s.ok()) return s;
   LayerPages& known = pages_[layer.value()];
   for (const auto& [head, chunk] : pages) {
     known.pages[head * known.chunk_count + chunk].rows =

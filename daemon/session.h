@@ -78,6 +78,13 @@ class Session {
   virtual absl::Status Read(const ReadRange& range, uint64_t part_bytes_max,
                             absl::FunctionRef<bool(ReadPart)> sink) = 0;
 
+  // Writes a hole of a sequence again, from the rows of its 64 tokens, one entry for each
+  // layer. Whole or not at all. The same again does nothing.
+  // InvalidArgument: no such chunk; entries that are not just that. FailedPrecondition:
+  // it is no hole, and has other rows. ResourceExhausted: as Append.
+  virtual absl::Status Refill(SequenceId sequence, uint64_t chunk,
+                              absl::Span<const AppendEntry> entries) = 0;
+
   virtual absl::StatusOr<SealedTokens> Truncate(SequenceId sequence,
                                                 uint64_t token_count) = 0;
   virtual absl::StatusOr<SequenceId> Fork(SequenceId sequence) = 0;

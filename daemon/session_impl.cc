@@ -153,6 +153,13 @@ absl::Status SessionImpl::Read(const ReadRange& range, uint64_t part_bytes_max,
   return (*sequence)->Read(range, part_bytes_max, sink);
 }
 
+absl::Status SessionImpl::Refill(SequenceId id, uint64_t chunk,
+                                 absl::Span<const AppendEntry> entries) {
+  absl::StatusOr<std::shared_ptr<Sequence>> sequence = Find(id);
+  if (!sequence.ok()) return sequence.status();
+  return (*sequence)->Refill(chunk, entries);
+}
+
 absl::StatusOr<SealedTokens> SessionImpl::Truncate(SequenceId id, uint64_t token_count) {
   absl::StatusOr<std::shared_ptr<Sequence>> sequence = Find(id);
   if (!sequence.ok()) return sequence.status();

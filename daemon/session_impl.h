@@ -62,6 +62,8 @@ class SessionImpl final : public Session {
                         absl::FunctionRef<bool(RetrievePart)> sink) override;
   absl::Status Read(const ReadRange& range, uint64_t part_bytes_max,
                     absl::FunctionRef<bool(ReadPart)> sink) override;
+  absl::Status Refill(SequenceId sequence, uint64_t chunk,
+                      absl::Span<const AppendEntry> entries) override;
   absl::StatusOr<SealedTokens> Truncate(SequenceId sequence,
                                         uint64_t token_count) override;
   absl::StatusOr<SequenceId> Fork(SequenceId sequence) override;

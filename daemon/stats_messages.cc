@@ -42,7 +42,9 @@ void FillStats(const Store& store, absl::Time started, v1::StatsResponse* messag
     tier->set_read_bytes(stats.read_bytes);
     tier->set_dropped_pages(stats.dropped_pages);
     tier->set_lost_chunks(stats.lost_chunks);
+    tier->set_hole_chunks(stats.hole_chunks);
     tier->set_unwritten_chunks(stats.unwritten_chunks);
+    tier->set_writing_chunks(stats.writing_chunks);
     for (const std::string& one : stats.complaints) tier->add_complaints(one);
   }
   for (const Namespace* space : store.Namespaces()) {
@@ -58,6 +60,7 @@ void FillStats(const Store& store, absl::Time started, v1::StatsResponse* messag
     one->set_retrieve_items(stats.retrieve_items);
     one->set_pinned_chunks(stats.pinned_chunks);
     one->set_pinned_bytes(stats.pinned_bytes);
+    one->set_disk_bytes(stats.disk_bytes);
   }
 }
 

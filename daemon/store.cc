@@ -69,6 +69,7 @@ class StoreImpl final : public Store {
     namespaces_.push_back(std::make_unique<NamespaceImpl>(
         std::move(name), index,
         NamespaceImpl::Environment{.directory = &directory_,
+                                   .disk = disk_ == nullptr ? nullptr : disk_->tier(),
                                    .store_counters = &counters_,
                                    .last_sequence = &last_sequence_,
                                    .limits = &limits_,
@@ -121,9 +122,10 @@ class StoreImpl final : public Store {
           absl::StrCat("there is no tier '", tier, "': `kvtierctl status` lists them"));
     }
     if (disk_ != nullptr && tier != "host") {
-      const tiers::DiskTier::VerifyResult on_disk = disk_->tier()->Verify();
+      tiers::DiskTier::VerifyResult on_disk = disk_->tier()->Verify();
       result.pages += on_disk.pages;
       result.bad_pages += on_disk.bad_chunks;
+      result.findings = std::move(on_disk.findings);
     }
     return result;
   }
@@ -149,7 +151,9 @@ class StoreImpl final : public Store {
     disk.written_bytes = stats.written_bytes;
     disk.read_bytes = stats.read_bytes;
     disk.lost_chunks = stats.lost_chunks;
+    disk.hole_chunks = stats.hole_chunks;
     disk.unwritten_chunks = directory.unwritten_chunks;
+    disk.writing_chunks = directory.writing_chunks;
     disk.complaints = disk_->Complaints();
     return disk;
   }

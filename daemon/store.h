@@ -63,6 +63,7 @@ struct NamespaceStats {
   uint64_t retrieve_items = 0;
   uint64_t pinned_chunks = 0;
   uint64_t pinned_bytes = 0;
+  uint64_t disk_bytes = 0;
 };
 
 // What a model's KV costs, for each chunk and all layers.
@@ -95,9 +96,11 @@ struct TierStats {
   uint64_t read_bytes = 0;
   // Of chunks that are also on the tier below.
   uint64_t dropped_pages = 0;
-  // Disk only: did not verify or could not be read; could not be written.
+  // Disk only; what they mean is said in admin.proto.
   uint64_t lost_chunks = 0;
+  uint64_t hole_chunks = 0;
   uint64_t unwritten_chunks = 0;
+  uint64_t writing_chunks = 0;
   // What is not as it should be, for people; empty when all is well.
   std::vector<std::string> complaints;
 };
@@ -156,7 +159,8 @@ class Store {
   // NotFound: there is no such tier.
   struct VerifyResult {
     uint64_t pages = 0;
-    uint64_t bad_pages = 0;
+    uint64_t bad_pages = 0;             // pages in memory, chunks on disk
+    std::vector<std::string> findings;  // for people, of the first bad ones
   };
   virtual absl::StatusOr<VerifyResult> Verify(const std::string& tier) = 0;
 

@@ -147,9 +147,15 @@ class WorkerService final : public WorkerMethods {
     });
   }
 
-  ServerUnaryReactor* Refill(CallbackServerContext* call, const v1::RefillRequest*,
+  ServerUnaryReactor* Refill(CallbackServerContext* call,
+                             const v1::RefillRequest* request,
                              v1::RefillResponse*) override {
-    return Reply(call, NotServed("Refill"));
+    return InSession(call, *request, [=](daemon::Session& session) -> absl::Status {
+      absl::StatusOr<std::vector<AppendEntry>> entries = FromMessage(*request);
+      if (!entries.ok()) return entries.status();
+      return session.Refill(SequenceId(request->sequence_id()), request->chunk_index(),
+                            *entries);
+    });
   }
 
   ServerUnaryReactor* Close(CallbackServerContext* call, const v1::CloseRequest* request,

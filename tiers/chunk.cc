@@ -114,7 +114,7 @@ bool Chunk::SetPage(LayerIndex layer, uint32_t kv_head, Slot slot) const {
 
 std::vector<Slot> Chunk::DropColdPages(size_t max) const {
   std::vector<Slot> dropped;
-  if (disk() == nullptr || resident_pages() == 0) return dropped;
+  if (disk() == nullptr || disk_lost() || resident_pages() == 0) return dropped;
   uint32_t unpinned = 0;
   if (!pins_.compare_exchange_strong(unpinned, kDropping, std::memory_order_acquire)) {
     return dropped;

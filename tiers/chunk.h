@@ -105,6 +105,9 @@ class Chunk {
     crcs_[PageOf(layer, kv_head)] = crc;
   }
 
+  // By checksum; both are named, and the names are the same.
+  bool SameRows(const Chunk& other) const { return crcs_ == other.crcs_; }
+
   // Some of its rows, or of its ancestors', were computed by sparse attention.
   bool approximate() const { return approximate_; }
   void set_approximate() { approximate_ = true; }
@@ -126,7 +129,8 @@ class Chunk {
     return on_disk_.load(std::memory_order_acquire) ? &disk_ : nullptr;
   }
 
-  // It was on disk, but what is there did not verify.
+  // It was on disk, but what is there did not verify: pages that are not in memory are
+  // gone. The chunk of its name that is computed again is another object.
   bool disk_lost() const {
     const DiskChunk* chunk = disk();
     return chunk != nullptr && chunk->lost();
@@ -146,7 +150,7 @@ class Chunk {
   bool SetPage(LayerIndex layer, uint32_t kv_head, Slot slot) const;
 
   // Takes out up to `max` pages that are cold, and cools the others. Nothing if somebody
-  // has the chunk pinned, or it isn't on disk.
+  // has the chunk pinned, or it isn't on disk, or what is there did not verify.
   std::vector<Slot> DropColdPages(size_t max) const;
 
   uint32_t resident_pages() const {

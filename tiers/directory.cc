@@ -93,14 +93,11 @@ absl::StatusOr<std::unique_ptr<Chunk>> Directory::NewChunk(
 }
 
 std::optional<ChunkRef> Directory::Find(const ChunkName& name) {
-  std::vector<std::unique_ptr<Chunk>> dropped;  // freed after the lock is gone
   MutexLock lock(&mu_);
   auto found = entries_.find(name);
   if (found == entries_.end()) return std::nullopt;
   Entry* entry = found->second.get();
-  if (entry->sharing == Sharing::kPrivate) return std::nullopt;
-  if (entry->chunk->disk_lost()) {
-    Lose(entry, &dropped);
+  if (entry->sharing == Sharing::kPrivate || entry->chunk->disk_lost()) {
     return std::nullopt;
   }
   AddReferenceLocked(entry);
@@ -119,10 +116,7 @@ ChunkRef Directory::CommitOnly(std::unique_ptr<Chunk> chunk, const ChunkRef* par
   std::unique_ptr<Chunk> loser;  // freed after the lock is gone
   std::vector<std::unique_ptr<Chunk>> dropped;
   MutexLock lock(&mu_);
-  if (auto found = entries_.find(chunk->name());
-      found != entries_.end() && found->second->chunk->disk_lost()) {
-    Lose(found->second.get(), &dropped);
-  }
+  std::unique_ptr<Entry> hole = TakeHole(chunk->name());
   auto [place, is_new] = entries_.try_emplace(chunk->name());
   if (!is_new) {
     ++duplicates_;
@@ -136,11 +130,12 @@ ChunkRef Directory::CommitOnly(std::unique_ptr<Chunk> chunk, const ChunkRef* par
   entry->sharing = sharing;
   entry->references = 1;
   if (parent != nullptr) {
-    entry->parent = parent->entry_;
+    entry->parent = Current(parent->entry_);
+    const bool evictable = entry->parent->references == 0 && entry->parent->children == 0;
+    if (evictable) evictable_.erase(entry->parent->last_use);
     ++entry->parent->children;
-    ++entry->parent->busy_children;  // the caller refers to both
   }
-  busy_bytes_ += BytesOf(*entry->chunk);
+  BecomeBusy(entry);
   const ChunkGeometry& geometry = entry->chunk->geometry();
   pages_ += entry->chunk->resident_pages();
   if (chunks_of_space_.size() <= geometry.space.value()) {
@@ -152,6 +147,7 @@ ChunkRef Directory::CommitOnly(std::unique_ptr<Chunk> chunk, const ChunkRef* par
   } else if (disk_ != nullptr && sharing == Sharing::kShared) {
     QueueWrite(entry);
   }
+  if (hole != nullptr) Supersede(std::move(hole), entry, &dropped);
   return ChunkRef(this, entry);
 }
 
@@ -220,7 +216,7 @@ Directory::VerifyResult Directory::Verify() {
 DirectoryStats Directory::Stats() const {
   MutexLock lock(&mu_);
   return DirectoryStats{
-      .chunks = entries_.size() + lost_.size(),
+      .chunks = entries_.size() + superseded_.size(),
       .pages = pages_,
       .evictable_chunks = evictable_.size(),
       .evicted_chunks = std::accumulate(evicted_.begin(), evicted_.end(), uint64_t{0}),
@@ -268,14 +264,42 @@ void Directory::BecomeIdle(Entry* entry) {
   }
 }
 
-void Directory::Lose(Entry* entry, std::vector<std::unique_ptr<Chunk>>* dropped) {
-  auto found = entries_.find(entry->chunk->name());
-  lost_.emplace(entry, std::move(found->second));
+std::unique_ptr<Directory::Entry> Directory::TakeHole(const ChunkName& name) {
+  auto found = entries_.find(name);
+  if (found == entries_.end() || !found->second->chunk->disk_lost()) return nullptr;
+  std::unique_ptr<Entry> hole = std::move(found->second);
   entries_.erase(found);
-  entry->lost = true;
-  if (entry->references > 0 || entry->children > 0) return;
-  evictable_.erase(entry->last_use);
-  MaybeEvictable(entry, dropped);
+  if (hole->references == 0 && hole->children == 0) evictable_.erase(hole->last_use);
+  return hole;
+}
+
+// Looks at all entries, since none knows its children: holes are rare.
+void Directory::Supersede(std::unique_ptr<Entry> former, Entry* entry,
+                          std::vector<std::unique_ptr<Chunk>>* dropped) {
+  const bool was_busy = former->references > 0 || former->busy_children > 0;
+  const auto adopt = [&](Entry* child) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    if (child->parent != former.get()) return;
+    child->parent = entry;
+    --former->children;
+    ++entry->children;
+    if (child->references == 0 && child->busy_children == 0) return;
+    --former->busy_children;
+    ++entry->busy_children;
+  };
+  for (const auto& [name, child] : entries_) adopt(child.get());
+  for (const auto& [child, owned] : superseded_) adopt(child);
+  former->superseded = true;
+  Entry* gone = former.get();
+  superseded_.emplace(gone, std::move(former));
+  if (gone->references > 0) return;
+  if (was_busy) BecomeIdle(gone);
+  MaybeEvictable(gone, dropped);
+}
+
+Directory::Entry* Directory::Current(Entry* entry) {
+  if (!entry->superseded) return entry;
+  auto found = entries_.find(entry->chunk->name());
+  return found == entries_.end() ? entry : found->second.get();
 }
 
 void Directory::Release(Entry* entry) {
@@ -307,7 +331,7 @@ bool Directory::EvictOne(EvictReason reason) {
 void Directory::MaybeEvictable(Entry* entry,
                                std::vector<std::unique_ptr<Chunk>>* dropped) {
   while (entry != nullptr && entry->references == 0 && entry->children == 0) {
-    if (entry->sharing == Sharing::kShared && !entry->lost) {
+    if (entry->sharing == Sharing::kShared && !entry->superseded) {
       // A parent that took over its child's time meets no other of the same time: the
       // child is gone.
       evictable_.emplace(entry->last_use, entry);
@@ -334,8 +358,8 @@ Directory::Entry* Directory::Remove(Entry* entry,
     parent->last_use = std::max(parent->last_use, entry->last_use);
   }
   dropped->push_back(std::move(entry->chunk));
-  if (entry->lost) {
-    lost_.erase(entry);
+  if (entry->superseded) {
+    superseded_.erase(entry);
   } else {
     entries_.erase(ChunkName(dropped->back()->name()));
   }

@@ -13,9 +13,11 @@
 // selects them (Load). When there is nothing left to evict, cold pages of open sequences
 // are dropped, and while writes are under way, room is waited for.
 //
-// A chunk whose bytes on disk turn out to be bad is lost: those who refer to it keep what
-// is in memory, nobody finds it any more, and a chunk of its name that is computed again
-// takes its place.
+// A chunk whose bytes on disk turn out to be bad is a hole: it is not found, nor in a
+// walk from the first chunk what continues it; those who refer to it keep what is in
+// memory. A chunk of its name that is computed again and committed fills the hole: it
+// takes over the name and the children. Who refers to the former one goes on with that,
+// or looks the name up and brings the new one in.
 //
 // Invariants: a name is found as one chunk; a chunk's parent is in the directory as long
 // as the chunk is; a referenced chunk is never evicted; memory use never exceeds the
@@ -172,12 +174,13 @@ class Directory {
   // As Find, also on disk.
   FoundChunk Lookup(const ChunkName& name) ABSL_LOCKS_EXCLUDED(mu_);
 
-  // Brings what Lookup found, consecutive chunks of one sequence from its first, into
-  // memory: all of them, or as many as the disk gives. Blocking.
+  // Brings what Lookup found, consecutive chunks of one sequence, into memory: all of
+  // them, or as many as the disk gives. Blocking.
+  //   parent: the chunk before them; null, if they are the sequence's first
   // ResourceExhausted: their abstracts don't fit.
   absl::StatusOr<std::vector<ChunkRef>> BringIn(
-      std::vector<FoundChunk> found, std::shared_ptr<const ChunkGeometry> geometry)
-      ABSL_LOCKS_EXCLUDED(mu_);
+      std::vector<FoundChunk> found, std::shared_ptr<const ChunkGeometry> geometry,
+      const ChunkRef* parent) ABSL_LOCKS_EXCLUDED(mu_);
 
   // Makes pages resident and keeps them so as long as `pins` lives. Blocking if some
   // are on disk only; adds the bytes read there to `disk_bytes`.
@@ -195,7 +198,8 @@ class Directory {
   absl::Status Flush() ABSL_LOCKS_EXCLUDED(mu_);
 
   // Puts a named, complete chunk in the directory. If its name is taken, `chunk` is
-  // dropped and the chunk that came first is referred to instead.
+  // dropped and the chunk that came first is referred to instead; but if that is a hole,
+  // `chunk` fills it.
   //   parent: the chunk before it in its sequence; null for a sequence's first
   ChunkRef Commit(std::unique_ptr<Chunk> chunk, const ChunkRef* parent, Sharing sharing)
       ABSL_LOCKS_EXCLUDED(mu_);
@@ -242,7 +246,8 @@ class Directory {
   // Brings in chunks that are all on disk.
   absl::Status BringInRun(absl::Span<FoundChunk> run,
                           const std::shared_ptr<const ChunkGeometry>& geometry,
-                          std::vector<ChunkRef>* chunks) ABSL_LOCKS_EXCLUDED(mu_);
+                          const ChunkRef* parent, std::vector<ChunkRef>* chunks)
+      ABSL_LOCKS_EXCLUDED(mu_);
   // Waits for its turn to pin so many bytes of pages. What is pinned at a time is
   // bounded, so that those who load always find something to drop.
   void AwaitPinTurn(uint64_t bytes) ABSL_LOCKS_EXCLUDED(mu_);
@@ -260,10 +265,16 @@ class Directory {
   // that was not becomes it, and back; tells its parents.
   void BecomeBusy(Entry* entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void BecomeIdle(Entry* entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // Takes an entry whose bytes on disk went bad out of what is found; it goes with its
-  // last reference and child.
-  void Lose(Entry* entry, std::vector<std::unique_ptr<Chunk>>* dropped)
+  // Takes a hole's entry out of entries_: another chunk has come for its name.
+  std::unique_ptr<Entry> TakeHole(const ChunkName& name)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Gives the children of `former` to the entry that took its name; `former` goes with
+  // its last reference.
+  void Supersede(std::unique_ptr<Entry> former, Entry* entry,
+                 std::vector<std::unique_ptr<Chunk>>* dropped)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // The entry that has the name now; `entry` itself if there is none.
+  Entry* Current(Entry* entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Chunks that go at once are moved to `dropped`, to be destroyed without the lock.
   //   is_use: the chunk is then the warmest
   void ReleaseLocked(Entry* entry, std::vector<std::unique_ptr<Chunk>>* dropped,
@@ -287,8 +298,8 @@ class Directory {
 
   mutable Mutex mu_;
   absl::flat_hash_map<ChunkName, std::unique_ptr<Entry>> entries_ ABSL_GUARDED_BY(mu_);
-  // Lost ones. Their names may stand for others in entries_.
-  absl::flat_hash_map<Entry*, std::unique_ptr<Entry>> lost_ ABSL_GUARDED_BY(mu_);
+  // Former holes that somebody refers to. Their names stand for others in entries_.
+  absl::flat_hash_map<Entry*, std::unique_ptr<Entry>> superseded_ ABSL_GUARDED_BY(mu_);
   // Of busy entries, all pages counted.
   uint64_t busy_bytes_ ABSL_GUARDED_BY(mu_) = 0;
   // By time of last use.
@@ -320,7 +331,7 @@ struct ChunkRef::Entry {
   std::unique_ptr<Chunk> chunk;
   Entry* parent = nullptr;
   Sharing sharing = Sharing::kShared;
-  bool lost = false;
+  bool superseded = false;
   uint32_t references = 0;
   uint32_t children = 0;
   uint32_t busy_children = 0;

@@ -51,13 +51,6 @@ bool SameLayers(const ChunkGeometry& memory, const DiskGeometry& disk) {
                     });
 }
 
-absl::Status Lost(absl::string_view why) {
-  return absl::DataLossError(
-      absl::StrCat(why,
-                   ": open the sequence again; what is lost is not found then, and "
-                   "can be computed and appended again"));
-}
-
 }  // namespace
 
 PagePins::~PagePins() {
@@ -202,7 +195,8 @@ absl::Status Directory::AwaitWritten(absl::Span<const ChunkRef> chunks) {
     if (entry.write == Entry::Write::kFailed) {
       first_error.Update(entry.write_error);
     } else if (chunk->disk_lost()) {
-      first_error.Update(Lost("what was written doesn't verify any more"));
+      first_error.Update(absl::DataLossError(
+          "what was written doesn't verify any more: compute it and append it again"));
     }
   }
   return first_error;
@@ -250,7 +244,8 @@ FoundChunk Directory::Lookup(const ChunkName& name) {
 }
 
 absl::StatusOr<std::vector<ChunkRef>> Directory::BringIn(
-    std::vector<FoundChunk> found, std::shared_ptr<const ChunkGeometry> geometry) {
+    std::vector<FoundChunk> found, std::shared_ptr<const ChunkGeometry> geometry,
+    const ChunkRef* parent) {
   std::vector<ChunkRef> chunks;
   for (size_t next = 0; next < found.size(); next = chunks.size()) {
     if (found[next].host.has_value()) {
@@ -260,7 +255,8 @@ absl::StatusOr<std::vector<ChunkRef>> Directory::BringIn(
     size_t end = next;
     while (end < found.size() && end < next + kBringInBatch && found[end].disk) ++end;
     const absl::Status status =
-        BringInRun(absl::MakeSpan(found).subspan(next, end - next), geometry, &chunks);
+        BringInRun(absl::MakeSpan(found).subspan(next, end - next), geometry,
+                   chunks.empty() ? parent : &chunks.back(), &chunks);
     if (absl::IsResourceExhausted(status)) return status;
     // What the disk does not give is as if it weren't there.
     if (!status.ok()) return chunks;
@@ -270,6 +266,7 @@ absl::StatusOr<std::vector<ChunkRef>> Directory::BringIn(
 
 absl::Status Directory::BringInRun(absl::Span<FoundChunk> run,
                                    const std::shared_ptr<const ChunkGeometry>& geometry,
+                                   const ChunkRef* parent,
                                    std::vector<ChunkRef>* chunks) {
   std::vector<std::unique_ptr<Chunk>> made;
   for (FoundChunk& found : run) {
@@ -310,8 +307,8 @@ absl::Status Directory::BringInRun(absl::Span<FoundChunk> run,
     if (disk_->approximate(*run[i].disk)) made[i]->set_approximate();
     made[i]->SetOnDisk(run[i].name, std::move(abstracts[i]), std::move(crcs[i]),
                        *std::move(run[i].disk));
-    const ChunkRef* parent = chunks->empty() ? nullptr : &chunks->back();
-    ChunkRef committed = CommitOnly(std::move(made[i]), parent, Sharing::kShared);
+    ChunkRef committed = CommitOnly(std::move(made[i]), i == 0 ? parent : &chunks->back(),
+                                    Sharing::kShared);
     chunks->push_back(std::move(committed));
   }
   return absl::OkStatus();
@@ -361,9 +358,7 @@ absl::Status Directory::Load(absl::Span<const PageNeed> needs, PagePins* pins,
     disk_->ReadPages(*chunk->disk(), std::move(pages), IoPriority::kDemand,
                      [&](const absl::Status& status) { completions.Done(status); });
   }
-  if (absl::Status s = completions.Wait(); !s.ok()) {
-    return absl::IsDataLoss(s) ? Lost(s.message()) : s;
-  }
+  if (absl::Status s = completions.Wait(); !s.ok()) return s;
   uint64_t loaded = 0;
   for (Missing& load : loads) {
     loaded += load.need.chunk->SetPage(load.need.layer, load.need.kv_head,

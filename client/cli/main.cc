@@ -106,11 +106,14 @@ int Verify(client::AdminClient& admin, const CommandLine& options) {
   json.BeginObject();
   json.Field("pages", verified->pages);
   json.Field("bad_pages", verified->bad_pages);
+  json.BeginArray("findings");
+  for (const std::string& one : verified->findings) json.Item(one);
+  json.EndArray();
   json.EndObject();
-  const int printed =
-      Print(options.json ? json.text() + "\n"
-                         : std::to_string(verified->pages) + " pages read, " +
-                               std::to_string(verified->bad_pages) + " bad\n");
+  std::string text = std::to_string(verified->pages) + " pages read, " +
+                     std::to_string(verified->bad_pages) + " bad\n";
+  for (const std::string& one : verified->findings) text += one + "\n";
+  const int printed = Print(options.json ? json.text() + "\n" : text);
   return verified->bad_pages == 0 ? printed : kError;
 }
 

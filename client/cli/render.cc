@@ -34,6 +34,8 @@ void WriteStats(const client::Stats& stats, JsonWriter* json) {
     json->Field("dropped_pages", tier.dropped_pages);
     json->Field("lost_chunks", tier.lost_chunks);
     json->Field("unwritten_chunks", tier.unwritten_chunks);
+    json->Field("hole_chunks", tier.hole_chunks);
+    json->Field("writing_chunks", tier.writing_chunks);
     json->BeginObject("evictions");
     for (const client::TierStats::Eviction& one : tier.evictions) {
       json->Field(one.reason.c_str(), one.chunks);
@@ -58,6 +60,7 @@ void WriteStats(const client::Stats& stats, JsonWriter* json) {
     json->Field("retrieve_items", space.retrieve_items);
     json->Field("pinned_chunks", space.pinned_chunks);
     json->Field("pinned_bytes", space.pinned_bytes);
+    json->Field("disk_bytes", space.disk_bytes);
     json->EndObject();
   }
   json->EndArray();
@@ -123,21 +126,23 @@ std::string StatusTables(const client::Stats& stats,
                             HumanBytes(stats.resident_bytes),
                             stats.draining ? ", draining" : "", "\n\n");
   Table tiers({"tier", "capacity", "used", "pages", "chunks", "hits", "misses", "evicted",
-               "dropped", "lost", "written", "read"});
+               "dropped", "lost", "holes", "written", "read"});
   for (const client::TierStats& tier : stats.tiers) {
     tiers.Add({tier.tier, HumanBytes(tier.capacity_bytes), HumanBytes(tier.used_bytes),
                StrCat(tier.pages), StrCat(tier.chunks), StrCat(tier.hit_chunks),
                StrCat(tier.miss_chunks), StrCat(tier.evicted_chunks),
                StrCat(tier.dropped_pages), StrCat(tier.lost_chunks),
-               HumanBytes(tier.written_bytes), HumanBytes(tier.read_bytes)});
+               StrCat(tier.hole_chunks), HumanBytes(tier.written_bytes),
+               HumanBytes(tier.read_bytes)});
   }
-  Table spaces({"namespace", "models", "sessions", "sequences", "chunks", "pinned",
-                "unsealed", "tokens appended", "items retrieved"});
+  Table spaces({"namespace", "models", "sessions", "sequences", "chunks", "on disk",
+                "pinned", "unsealed", "tokens appended", "items retrieved"});
   for (const client::NamespaceStats& space : stats.namespaces) {
     spaces.Add({space.name, StrCat(space.models), StrCat(space.sessions),
                 StrCat(space.sequences), StrCat(space.chunks),
-                HumanBytes(space.pinned_bytes), HumanBytes(space.unsealed_bytes),
-                StrCat(space.appended_tokens), StrCat(space.retrieve_items)});
+                HumanBytes(space.disk_bytes), HumanBytes(space.pinned_bytes),
+                HumanBytes(space.unsealed_bytes), StrCat(space.appended_tokens),
+                StrCat(space.retrieve_items)});
   }
   absl::StrAppend(&text, tiers.Text(), "\n");
   for (const client::TierStats& tier : stats.tiers) {

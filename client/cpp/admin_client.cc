@@ -32,6 +32,8 @@ TierStats FromMessage(const v1::TierStats& tier) {
           .dropped_pages = tier.dropped_pages(),
           .lost_chunks = tier.lost_chunks(),
           .unwritten_chunks = tier.unwritten_chunks(),
+          .hole_chunks = tier.hole_chunks(),
+          .writing_chunks = tier.writing_chunks(),
           .complaints = {tier.complaints().begin(), tier.complaints().end()},
           .evictions = std::move(evictions)};
 }
@@ -46,7 +48,8 @@ NamespaceStats FromMessage(const v1::NamespaceStats& space) {
           .appended_tokens = space.appended_tokens(),
           .retrieve_items = space.retrieve_items(),
           .pinned_chunks = space.pinned_chunks(),
-          .pinned_bytes = space.pinned_bytes()};
+          .pinned_bytes = space.pinned_bytes(),
+          .disk_bytes = space.disk_bytes()};
 }
 
 Stats FromMessage(const v1::StatsResponse& message) {
@@ -222,7 +225,9 @@ class GrpcAdminClient final : public AdminClient {
     absl::Status status =
         Call(&v1::Admin::Stub::Verify, request, &response, absl::Hours(1));
     if (!status.ok()) return status;
-    return Verified{response.pages(), response.bad_pages()};
+    return Verified{response.pages(),
+                    response.bad_pages(),
+                    {response.findings().begin(), response.findings().end()}};
   }
 
  private:

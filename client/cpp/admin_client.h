@@ -37,6 +37,8 @@ struct TierStats {
   uint64_t dropped_pages = 0;
   uint64_t lost_chunks = 0;
   uint64_t unwritten_chunks = 0;
+  uint64_t hole_chunks = 0;
+  uint64_t writing_chunks = 0;
   std::vector<std::string> complaints;
   struct Eviction {
     std::string reason;
@@ -56,6 +58,7 @@ struct NamespaceStats {
   uint64_t retrieve_items = 0;
   uint64_t pinned_chunks = 0;
   uint64_t pinned_bytes = 0;
+  uint64_t disk_bytes = 0;
 };
 
 struct Stats {
@@ -106,6 +109,7 @@ struct ModelInfo {
 struct Verified {
   uint64_t pages = 0;
   uint64_t bad_pages = 0;
+  std::vector<std::string> findings;
 };
 
 class AdminClient {

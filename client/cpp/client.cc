@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <limits>
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
@@ -104,22 +105,38 @@ class GrpcClient final : public Client {
   absl::StatusOr<std::vector<SequenceProgress>> Append(
       absl::Span<const TokenRun> tokens, absl::Span<const AppendRows> rows) override {
     std::vector<SequenceProgress> progress;
-    Shapes shapes;  // keeps what shape_of returns alive
-    const auto shape_of = [&](const AppendRows& one) -> const RowShape* {
-      shapes = ShapesOf(one.sequence);
-      const bool known = shapes != nullptr && one.layer.value() < shapes->size();
-      return known ? &(*shapes)[one.layer.value()] : nullptr;
-    };
     const auto send = [&](const v1::AppendRequest& request) {
       v1::AppendResponse response;
       absl::Status status = Call(&v1::Worker::Stub::Append, request, &response);
       if (status.ok()) Merge(response, &progress);
       return status;
     };
-    absl::Status status = SendAppend(session_.value(), limits_.message_bytes_max, tokens,
-                                     rows, shape_of, send);
+    absl::Status status = Gather(limits_.message_bytes_max, tokens, rows, send);
     if (!status.ok()) return status;
     return progress;
+  }
+
+  absl::Status Refill(SequenceId sequence, uint64_t chunk_index,
+                      absl::Span<const AppendRows> rows) override {
+    v1::RefillRequest request;
+    request.set_session_id(session_.value());
+    request.set_sequence_id(sequence.value());
+    request.set_chunk_index(chunk_index);
+    const auto take = [&](const v1::AppendRequest& all) {
+      *request.mutable_entries() = all.entries();
+      return absl::OkStatus();
+    };
+    // In one piece, whatever its length.
+    absl::Status status = Gather(std::numeric_limits<uint32_t>::max(), {}, rows, take);
+    if (!status.ok()) return status;
+    if (const uint64_t bytes = request.ByteSizeLong();
+        bytes > limits_.message_bytes_max) {
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "a chunk's rows take ", bytes, " bytes, more than a message may, ",
+          limits_.message_bytes_max, ": raise the daemon's limits.message_max"));
+    }
+    v1::RefillResponse response;
+    return Call(&v1::Worker::Stub::Refill, request, &response);
   }
 
   absl::StatusOr<SealedTokens> Seal(SequenceId sequence, bool durable) override {
@@ -226,6 +243,19 @@ class GrpcClient final : public Client {
     grpc::ClientContext context;
     channel_.SetDeadline(&context);
     return channel_.ToStatus((stub_.get()->*method)(&context, request, response));
+  }
+
+  // SendAppend, with the shapes that are known.
+  absl::Status Gather(uint64_t message_bytes_max, absl::Span<const TokenRun> tokens,
+                      absl::Span<const AppendRows> rows,
+                      absl::FunctionRef<absl::Status(const v1::AppendRequest&)> send) {
+    Shapes shapes;  // keeps what shape_of returns alive
+    const auto shape_of = [&](const AppendRows& one) -> const RowShape* {
+      shapes = ShapesOf(one.sequence);
+      const bool known = shapes != nullptr && one.layer.value() < shapes->size();
+      return known ? &(*shapes)[one.layer.value()] : nullptr;
+    };
+    return SendAppend(session_.value(), message_bytes_max, tokens, rows, shape_of, send);
   }
 
   Shapes ShapesOf(SequenceId sequence) {

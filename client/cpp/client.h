@@ -73,6 +73,11 @@ class Client {
   virtual absl::Status Read(const ReadRange& range,
                             absl::FunctionRef<absl::Status(ReadPart)> sink) = 0;
 
+  // Writes a hole of a sequence again: rows of its tokens, one entry for each layer. All
+  // go in one message. ResourceExhausted: they are longer than the daemon takes.
+  virtual absl::Status Refill(SequenceId sequence, uint64_t chunk_index,
+                              absl::Span<const AppendRows> rows) = 0;
+
   virtual absl::StatusOr<SealedTokens> Truncate(SequenceId sequence,
                                                 uint64_t token_count) = 0;
   virtual absl::StatusOr<SequenceId> Fork(SequenceId sequence) = 0;

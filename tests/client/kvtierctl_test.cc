@@ -13,6 +13,7 @@
 #include "client/cli/render.h"
 #include "client/cli/table.h"
 #include "client/cpp/client.h"
+#include "tests/daemon/damage.h"
 #include "tests/daemon/kvtierd_process.h"
 #include "tests/daemon/test_model.h"
 
@@ -113,7 +114,7 @@ class Steering : public ::testing::Test {
  protected:
   void SetUp() override {
     daemon_ = std::make_unique<KvtierdProcess>("[disk]\ndirectory = \"" + disk_.path() +
-                                               "/disk\"\n");
+                                               "/disk\"\nscrub_rate = 0\n");
     ASSERT_TRUE(daemon_->ready());
     auto client = client::Client::Connect({.socket = daemon_->socket()});
     ASSERT_TRUE(client.ok()) << client.status();
@@ -161,6 +162,23 @@ TEST_F(Steering, FlushedChunksAreOnDisk) {
   EXPECT_THAT(Ctl({"verify", "--tier", "disk"}), HasSubstr("\"bad_pages\": 0"));
   EXPECT_THAT(Ctl({"verify", "--tier", "disk"}),
               ::testing::Not(HasSubstr("\"pages\": 0,")));
+}
+
+TEST_F(Steering, WhatIsBadOnDiskIsNamedAndCounted) {
+  Ctl({"flush", "--wait", "20"});
+  EXPECT_THAT(Ctl({"status"}), ::testing::AllOf(HasSubstr("\"hole_chunks\": 0"),
+                                                HasSubstr("\"writing_chunks\": 0"),
+                                                HasSubstr("\"disk_bytes\": ")));
+  EXPECT_THAT(Ctl({"status"}), ::testing::Not(HasSubstr("\"disk_bytes\": 0")));
+  ASSERT_EQ(testing::DamageRow(disk_.path() + "/disk",
+                               testing::StoredRows(1, 70, 1).substr(0, 512)),
+            1);
+  const std::string verified = Ctl({"verify", "--tier", "disk"}, 1);
+  EXPECT_THAT(verified, HasSubstr("\"bad_pages\": 1, \"findings\": [\"chunk "));
+  EXPECT_THAT(verified,
+              HasSubstr("of namespace default: the page of layer 1, kv head 0"));
+  EXPECT_THAT(Ctl({"verify"}, 1), HasSubstr("a hole: it did not verify before"));
+  EXPECT_THAT(Ctl({"status"}), HasSubstr("\"hole_chunks\": 1"));
 }
 
 TEST_F(Steering, DrainingAdmitsNothingNewAndEndsWithTheLastSession) {

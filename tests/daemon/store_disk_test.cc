@@ -2,66 +2,13 @@
 // later or has too little memory for it; what can't be read harms nobody.
 // Method: stores in this process over real files in a directory of the test's own.
 
-#include <stdlib.h>
-
 #include <atomic>
-#include <filesystem>
-#include <fstream>
 #include <thread>
 
-#include "tests/daemon/store_fixture.h"
+#include "tests/daemon/store_disk_fixture.h"
 
 namespace kvtier::testing {
 namespace {
-
-class StoreDisk : public StoreTest {
- protected:
-  void SetUp() override {
-    std::string pattern = ::testing::TempDir() + "/kvtier-disk-XXXXXX";
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    directory_ = pattern;
-    Start(OnDisk());
-  }
-  void TearDown() override {
-    session_.reset();
-    store_.reset();
-    std::filesystem::remove_all(directory_);
-  }
-
-  StoreOptions OnDisk(uint64_t host_capacity = uint64_t{64} << 20) {
-    StoreOptions options = Small(host_capacity);
-    options.disk_directory = directory_;
-    options.disk_capacity_bytes = uint64_t{256} << 20;
-    return options;
-  }
-  TierStats Disk() const { return store_->Tiers().at(1); }
-
-  void Seal(SequenceId sequence, uint64_t tokens) {
-    auto sealed = session_->Seal(sequence, Durability::kDurable);
-    ASSERT_TRUE(sealed.ok()) << sealed.status();
-    EXPECT_EQ(sealed->sealed_tokens, tokens);
-  }
-
-  // Flips a byte in every 4 KiB of every segment, from `from`, that is not zero.
-  uint64_t Damage(uint64_t from) {
-    uint64_t flipped = 0;
-    for (const auto& entry : std::filesystem::directory_iterator(directory_)) {
-      if (entry.path().filename().string().rfind("segment-", 0) != 0) continue;
-      std::fstream file(entry.path(), std::ios::in | std::ios::out | std::ios::binary);
-      std::string block(4096, '\0');
-      for (uint64_t at = from; file.seekg(at) && file.read(block.data(), 4096);
-           at += 4096) {
-        if (block.find_first_not_of('\0') == std::string::npos) continue;
-        file.seekp(at + 17);
-        file.put(static_cast<char>(block[17] ^ 1));
-        ++flipped;
-      }
-    }
-    return flipped;
-  }
-
-  std::string directory_;
-};
 
 TEST_F(StoreDisk, AStoreThatStartsLaterFindsWhatWasSealed) {
   const SequenceId sequence = Filled(1000, 3, "oracle", 40);
@@ -111,6 +58,38 @@ TEST_F(StoreDisk, SelectionsReadJustThePagesThatTheyNeed) {
   EXPECT_EQ(again->back().cost.disk_bytes, 0u);
 }
 
+// The bounded loss: what was appended is on disk once no chunk is being written, without
+// anybody having asked; the tail never is.
+TEST_F(StoreDisk, WhatWasAppendedIsWrittenWithoutASeal) {
+  Filled(1000, 17);
+  ASSERT_TRUE(store_->Flush().ok());
+  EXPECT_EQ(Disk().writing_chunks, 0u);
+  EXPECT_EQ(Disk().unwritten_chunks, 0u);
+  Start(OnDisk());
+  auto opened = Open(Ids(1000, 17));
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  EXPECT_EQ(opened->cached_tokens, 960u);
+  ExpectRows(opened->sequence, 17, 0, 960);
+}
+
+TEST_F(StoreDisk, WhatEachNamespaceHasOnDiskAddsUp) {
+  Seal(Filled(512, 18), 512);
+  const uint64_t extent = space_->Models().front().disk_bytes;
+  EXPECT_EQ(space_->Stats().disk_bytes, 8 * extent);
+  const auto add = [&](const std::string& name, uint32_t layers) {
+    space_ = *store_->AddNamespace(name);
+    model_ = SmallModel(layers);
+    digest_ = *space_->RegisterModel(model_);
+    session_ = *space_->OpenSession("worker", 1);
+    Seal(Filled(256, 18), 256);
+    EXPECT_EQ(space_->Stats().disk_bytes, 4 * space_->Models().front().disk_bytes);
+    return space_->Stats().disk_bytes;
+  };
+  const uint64_t second = add("second", 3);
+  const uint64_t third = add("third", 5);
+  EXPECT_EQ(Disk().used_bytes, 8 * extent + second + third);
+}
+
 TEST_F(StoreDisk, ASequenceLargerThanMemoryIsServedFromDisk) {
   Start(OnDisk(uint64_t{4} << 20));
   // 8 MiB of rows in 4 MiB of memory: writing goes on as pages reach the disk.
@@ -138,59 +117,6 @@ TEST_F(StoreDisk, ATruncatedSequenceKeepsTheRowsOfItsTail) {
   ASSERT_TRUE(cut.ok()) << cut.status();
   EXPECT_EQ(cut->tail_tokens, 36u);
   ExpectRows(opened->sequence, 6, 0, 100);
-}
-
-TEST_F(StoreDisk, ADamagedPageIsDataLossAndNoWrongByte) {
-  Seal(Filled(512, 7), 512);
-  session_.reset();
-  store_.reset();
-  // The first chunk's extent stays as it is: it is found, the others are not.
-  ASSERT_GT(Damage(256 << 10), 0u);
-  Start(OnDisk());
-  auto opened = Open(Ids(512, 7));
-  ASSERT_TRUE(opened.ok()) << opened.status();
-  EXPECT_LT(opened->cached_tokens, 512u);
-  for (uint64_t token = 0; token < opened->cached_tokens; token += 64) {
-    auto rows = ReadLayer(*session_, opened->sequence, 0, token, 64);
-    if (rows.ok()) {
-      EXPECT_TRUE(*rows == StoredRows(model_, 7, 0, token, 64));
-    } else {
-      EXPECT_EQ(rows.status().code(), absl::StatusCode::kDataLoss) << rows.status();
-    }
-  }
-  EXPECT_GT(Disk().lost_chunks, 0u);
-}
-
-// A damaged page must not be found again and again: the way out is to open once more.
-TEST_F(StoreDisk, WhatIsLostIsComputedAgainAndDurableAgain) {
-  Seal(Filled(512, 20), 512);
-  Start(OnDisk());
-  auto bad = Open(Ids(512, 20));
-  ASSERT_TRUE(bad.ok()) << bad.status();
-  ASSERT_EQ(bad->cached_tokens, 512u);
-  ASSERT_GT(Damage(0), 0u);
-  EXPECT_THAT(ReadLayer(*session_, bad->sequence, 0, 128, 64).status(),
-              Fails(absl::StatusCode::kDataLoss, "open the sequence again"));
-  EXPECT_THAT(session_->Seal(bad->sequence, Durability::kDurable).status(),
-              Fails(absl::StatusCode::kDataLoss, "open the sequence again"));
-  // While the first still holds it: up to the damage it is found, then made again.
-  for (int attempt = 0; attempt < 2; ++attempt) {
-    auto again = Open(Ids(512, 20));
-    ASSERT_TRUE(again.ok()) << again.status();
-    EXPECT_EQ(again->cached_tokens, attempt == 0 ? 128u : 512u);
-    const auto from = static_cast<uint32_t>(again->cached_tokens);
-    if (from < 512) {
-      auto made = AppendAll(*session_, model_, 20, again->sequence, from, 512 - from);
-      ASSERT_TRUE(made.ok()) << made.status();
-    }
-    ExpectRows(again->sequence, 20, 128, 384);
-  }
-  ASSERT_TRUE(session_->Close(bad->sequence).ok());
-  auto last = Open(Ids(512, 20));
-  ASSERT_TRUE(last.ok()) << last.status();
-  EXPECT_EQ(last->cached_tokens, 512u);
-  auto sealed = session_->Seal(last->sequence, Durability::kDurable);
-  ASSERT_TRUE(sealed.ok()) << sealed.status();
 }
 
 TEST_F(StoreDisk, ManyWorkersOverTooLittleMemoryReadRightBytes) {

@@ -163,6 +163,16 @@ void Simulation::StartWrite(size_t index) {
                });
 }
 
+void Simulation::StartFill() {
+  const size_t from = Below(random_, chunks_.size());
+  for (size_t i = 0; i < chunks_.size(); ++i) {
+    const size_t index = (from + i) % chunks_.size();
+    const Chunk& chunk = chunks_[index];
+    if (!chunk.damaged || tier_->Contains(chunk.name)) continue;
+    return StartWrite(Writable(index));
+  }
+}
+
 void Simulation::StartRead(size_t index) {
   std::optional<DiskChunk> found = tier_->Find(chunks_[index].name);
   if (!found) return;
@@ -237,11 +247,13 @@ void Simulation::Work() {
   for (uint64_t i = 0; i < actions && !files_->is_off(); ++i) {
     at = Below(random_, 4) == 0 ? Below(random_, chunks_.size())
                                 : (at + 1) % chunks_.size();
-    const uint64_t action = Below(random_, 10);
-    if (action < 6) StartWrite(Writable(at));
-    if (action == 6 || action == 7) StartRead(at);
-    if (action == 8) StartRemove(at);
-    if (action == 9 && !pinned_.empty()) pinned_.pop_back();
+    const uint64_t action = Below(random_, 20);
+    if (action < 11) StartWrite(Writable(at));
+    if (action >= 11 && action < 14) StartRead(at);
+    if (action == 14 || action == 15) StartRemove(at);
+    if (action == 16 && !pinned_.empty()) pinned_.pop_back();
+    if (action == 17) Damage(at);
+    if (action > 17) StartFill();
     if (faulty_ && Below(random_, 6) == 0) Disturb();
     for (uint64_t steps = Below(random_, 8); steps > 0; --steps) Step();
     if (pinned_.size() > 6) pinned_.erase(pinned_.begin());
@@ -269,7 +281,10 @@ void Simulation::Crash() {
 }
 
 void Simulation::Close() {
-  if (tier_ != nullptr) result_.evicted += tier_->Stats().evicted_chunks;
+  if (tier_ != nullptr) {
+    result_.evicted += tier_->Stats().evicted_chunks;
+    result_.filled += tier_->Stats().filled_chunks;
+  }
   if (io_ != nullptr) Drain();
   pinned_.clear();
   if (io_ != nullptr) Drain();

@@ -12,11 +12,16 @@
 // Checked:
 //   - a chunk that was acknowledged, and that the tier still found when power went, is
 //     found after the restart; and its parent with it
-//   - whatever is found reads, and its bytes are those of one attempt that was submitted,
-//     not older than the last acknowledged one
+//   - whatever is found reads, unless its bytes were damaged, and what is read is one
+//     attempt that was submitted, not older than the last one acknowledged before the
+//     read
+//   - a damaged chunk takes none with it: those that continue it are found and read
 //   - chunks vanish by eviction and removal only: the counts add up
 //   - the bytes in use are the sum of the chunks' extents, once nothing is under way
 //   - every callback comes once
+//
+// Now and then a byte of a chunk is changed on the disk: reading finds out, and a later
+// write fills the hole.
 //
 // In a quarter of the cycles writes, syncs and the catalog's files also fail at random,
 // without a power failure; afterwards the tier must be whole again.
@@ -59,6 +64,8 @@ struct SimulationResult {
   uint64_t acknowledged = 0;
   uint64_t evicted = 0;
   uint64_t found_after_restart = 0;
+  uint64_t holes = 0;
+  uint64_t filled = 0;
   uint64_t crashes_in_open = 0;
   uint64_t crashes_in_catalog = 0;
 };
@@ -83,6 +90,7 @@ class Simulation {
     uint64_t last_acknowledged = 0;  // attempt; 0: none
     bool present = false;            // acknowledged, and not known to have gone
     bool writing = false;
+    bool damaged = false;  // since it last read well after a restart
   };
   struct Content {
     std::vector<std::vector<std::byte>> abstracts;
@@ -96,8 +104,12 @@ class Simulation {
   void Work();
   size_t Writable(size_t index);
   void StartWrite(size_t index);
+  // Writes a damaged chunk, if there is one that is no longer found.
+  void StartFill();
   void StartRead(size_t index);
   void StartRemove(size_t index);
+  // Changes a byte of what the disk has of a chunk, if it has any.
+  void Damage(size_t index);
   void Disturb();
   void EndDisturbances();
   void Crash();
@@ -109,10 +121,12 @@ class Simulation {
   void Fail(const std::string& what);
 
   Content ContentOf(size_t index, uint64_t attempt) const;
-  // Adopts the attempt that it shows. Empty: right.
-  std::string Compare(size_t index, const Content& read, uint64_t* attempt) const;
+  // Adopts the attempt that it shows, which must not be before `oldest`. Empty: right.
+  std::string Compare(size_t index, uint64_t oldest, const Content& read,
+                      uint64_t* attempt) const;
   Content EmptyContent(size_t geometry) const;
-  // Reads all of a chunk; `done` gets what is wrong, empty if nothing.
+  // Reads all of a chunk; `done` gets what is wrong, empty if nothing. Attempt 0, and
+  // nothing wrong: it was damaged, and the tier says so.
   void ReadAll(size_t index, DiskChunk chunk,
                std::function<void(std::string, uint64_t attempt)> done);
 

@@ -6,6 +6,7 @@
 
 #include "kernels/host/checksum.h"
 #include "tests/sim/simulation.h"
+#include "tiers/disk/extent_layout.h"
 #include "tiers/page_checksum.h"
 
 namespace kvtier::tiers::sim {
@@ -41,13 +42,13 @@ Simulation::Content Simulation::ContentOf(size_t index, uint64_t attempt) const 
   return content;
 }
 
-std::string Simulation::Compare(size_t index, const Content& read,
+std::string Simulation::Compare(size_t index, uint64_t oldest, const Content& read,
                                 uint64_t* attempt) const {
   std::memcpy(attempt, read.pages[0].data(), sizeof(*attempt));
   const Chunk& chunk = chunks_[index];
   const std::string who = "chunk " + std::to_string(index);
   if (*attempt == 0 || *attempt > chunk.attempts) return who + " has bytes never written";
-  if (*attempt < chunk.last_acknowledged) return who + " has an older write's bytes";
+  if (*attempt < oldest) return who + " has an older write's bytes";
   const Content right = ContentOf(index, *attempt);
   if (right.pages != read.pages || right.abstracts != read.abstracts) {
     return who + " has wrong bytes";
@@ -67,11 +68,12 @@ void Simulation::ReadAll(size_t index, DiskChunk chunk,
   reading->content = EmptyContent(chunks_[index].geometry);
   reading->chunk = std::move(chunk);
   reading->done = std::move(done);
+  const uint64_t oldest = chunks_[index].last_acknowledged;
   size_t bytes = 0;
   for (const auto& abstract : reading->content.abstracts) bytes += abstract.size();
   reading->abstracts.resize(bytes);
   callbacks_expected_ += 2;
-  const auto finish = [this, index, reading] {
+  const auto finish = [this, index, reading, oldest] {
     reading->chunk.Reset();
     size_t at = 0;
     for (auto& abstract : reading->content.abstracts) {
@@ -79,7 +81,7 @@ void Simulation::ReadAll(size_t index, DiskChunk chunk,
       at += abstract.size();
     }
     uint64_t attempt = 0;
-    std::string wrong = Compare(index, reading->content, &attempt);
+    std::string wrong = Compare(index, oldest, reading->content, &attempt);
     reading->done(std::move(wrong), attempt);
   };
   const auto read_pages = [this, index, reading, finish](absl::Status status) {
@@ -95,17 +97,58 @@ void Simulation::ReadAll(size_t index, DiskChunk chunk,
       }
     }
     tier_->ReadPages(reading->chunk, std::move(pages), IoPriority::kDemand,
-                     [this, reading, finish, status](absl::Status pages_status) {
+                     [this, index, reading, finish, status](absl::Status pages_status) {
                        --callbacks_expected_;
                        absl::Status both = status;
                        both.Update(pages_status);
                        if (both.ok()) return finish();
                        reading->chunk.Reset();
-                       reading->done("read: " + both.ToString(), 0);
+                       const bool rightly =
+                           absl::IsDataLoss(both) && chunks_[index].damaged;
+                       if (rightly) ++result_.holes;
+                       reading->done(rightly ? "" : "read: " + both.ToString(), 0);
                      });
   };
   tier_->ReadAbstracts(reading->chunk, reading->abstracts.data(), nullptr,
                        IoPriority::kDemand, read_pages);
+}
+
+void Simulation::Damage(size_t index) {
+  struct Place {
+    SegmentNumber segment;
+    uint64_t begin = 0;
+    uint64_t end = 0;
+    size_t chunk = 0;
+    uint64_t generation = 0;
+  };
+  std::vector<Place> places;  // of all chunks that the disk has, former ones included
+  std::optional<Place> newest;
+  for (const auto& [number, image] : io_->Images()) {
+    const absl::Span<const std::byte> bytes(image.bytes);
+    for (uint64_t at = 0; at < bytes.size(); at += kIoUnit) {
+      const auto header = DecodeExtentHeader(bytes.subspan(at, kIoUnit));
+      if (!header.ok()) continue;
+      const auto found = by_name_.find(header->name.bytes);
+      if (found == by_name_.end()) continue;
+      const ExtentLayout layout(*geometries_[chunks_[found->second].geometry]);
+      const Place place{number, at, at + layout.extent_bytes(), found->second,
+                        header->generation};
+      places.push_back(place);
+      const bool newer = !newest || newest->generation < place.generation;
+      if (place.chunk == index && newer) newest = place;
+    }
+  }
+  if (!newest) return;
+  const uint64_t units = (newest->end - newest->begin) / kIoUnit;
+  // Each unit begins with what is verified.
+  const uint64_t at =
+      newest->begin + Below(random_, units) * kIoUnit + Below(random_, 40);
+  // What is left of a former chunk may lie where another one is now.
+  for (const Place& place : places) {
+    if (place.segment != newest->segment) continue;
+    if (place.begin <= at && at < place.end) chunks_[place.chunk].damaged = true;
+  }
+  io_->FlipByte(newest->segment, at);
 }
 
 // After a restart: everything that is found is read.
@@ -135,21 +178,28 @@ void Simulation::CheckChunk(size_t index) {
   }
   ReadAll(index, *std::move(found), [this, index](std::string wrong, uint64_t attempt) {
     if (!wrong.empty()) return Fail("after the restart: " + wrong);
-    chunks_[index].present = true;
-    chunks_[index].last_acknowledged = attempt;
+    Chunk& read = chunks_[index];
+    read.present = attempt != 0;
+    if (attempt == 0) return;
+    read.last_acknowledged = attempt;
+    read.damaged = false;
   });
 }
 
 // Most writes continue something that is there, or is being written.
 void Simulation::CheckCounts() {
   const DiskStats stats = tier_->Stats();
-  const uint64_t expected =
-      found_at_open_ + acknowledged_in_cycle_ - stats.evicted_chunks - removed_in_cycle_;
+  const uint64_t expected = found_at_open_ + acknowledged_in_cycle_ -
+                            stats.filled_chunks - stats.evicted_chunks -
+                            removed_in_cycle_;
   if (stats.chunks != expected) {
     Fail("there are " + std::to_string(stats.chunks) + " chunks instead of " +
          std::to_string(expected));
   }
-  if (stats.lost_chunks != 0) Fail("chunks were lost without a bad disk");
+  uint64_t damaged = 0;
+  for (const Chunk& chunk : chunks_) damaged += chunk.damaged;
+  if (stats.hole_chunks > damaged) Fail("chunks were lost without a bad disk");
+  if (stats.lost_chunks < stats.hole_chunks) Fail("a hole wasn't counted");
   const uint64_t of_spaces = tier_->UsedBytes("a") + tier_->UsedBytes("b");
   if (stats.used_bytes != of_spaces) {
     Fail("extents of " + std::to_string(stats.used_bytes) +

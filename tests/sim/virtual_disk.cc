@@ -216,7 +216,9 @@ void VirtualBlockIo::SetCreateError(absl::Status status) {
 
 void VirtualBlockIo::FlipByte(SegmentNumber segment, uint64_t offset) {
   std::lock_guard<std::mutex> lock(mu_);
-  files_.at(segment).current[offset] ^= std::byte{1};
+  File& file = files_.at(segment);
+  file.current[offset] ^= std::byte{1};
+  file.durable[offset] ^= std::byte{1};
 }
 
 uint64_t VirtualBlockIo::count(IoKind kind) const {

@@ -76,7 +76,7 @@ class VirtualBlockIo final : public BlockIo {
   size_t held() const;
   // CreateSegment fails with this; OK means it works again.
   void SetCreateError(absl::Status status);
-  // Changes a byte that is on the disk.
+  // Changes a byte, also in what is certain.
   void FlipByte(SegmentNumber segment, uint64_t offset);
   // Requests that were submitted.
   uint64_t count(IoKind kind) const;

@@ -26,46 +26,6 @@ class DiskFaultsTest : public DiskTierFixture {
   }
 };
 
-class FlippedByteTest : public DiskFaultsTest,
-                        public ::testing::WithParamInterface<int> {};
-
-TEST_P(FlippedByteTest, IsDataLossAndTheChunkIsWrittenAnew) {
-  // In the header, the abstracts, the first page, the second.
-  const uint64_t offset = std::array{50, 4096 + 99, 8192 + 3999, 12288}[GetParam()];
-  ASSERT_EQ(Open(), absl::OkStatus());
-  ASSERT_EQ(WriteAndRelease(1), absl::OkStatus());
-  ASSERT_EQ(WriteAndRelease(2, 1), absl::OkStatus());
-  ASSERT_EQ(WriteAndRelease(3, 2), absl::OkStatus());
-  ASSERT_EQ(WriteAndRelease(4), absl::OkStatus());
-  Flip(1, offset);
-  EXPECT_EQ(Check(2).code(), absl::StatusCode::kDataLoss);
-  EXPECT_TRUE(Contains(1));
-  EXPECT_FALSE(Contains(2));
-  EXPECT_FALSE(Contains(3));  // it continues what is lost
-  EXPECT_EQ(Check(4), absl::OkStatus());
-  EXPECT_EQ(tier_->Stats().lost_chunks, 1u);
-  EXPECT_EQ(WriteAndRelease(2, 1), absl::OkStatus());
-  EXPECT_EQ(Check(2), absl::OkStatus());
-  ASSERT_EQ(Restart(), absl::OkStatus());
-  EXPECT_EQ(Check(2), absl::OkStatus());
-  EXPECT_FALSE(Contains(3));
-  EXPECT_EQ(tier_->Stats().used_bytes, 3 * kExtentBytes);
-}
-
-INSTANTIATE_TEST_SUITE_P(Places, FlippedByteTest, ::testing::Range(0, 4));
-
-TEST_F(DiskFaultsTest, ALostChunkInUseKeepsItsExtentTillTheLastReaderIsGone) {
-  ASSERT_EQ(Open(), absl::OkStatus());
-  absl::StatusOr<DiskChunk> chunk = Write(1);
-  Flip(0, 50);
-  EXPECT_EQ(Check(1).code(), absl::StatusCode::kDataLoss);
-  EXPECT_EQ(WriteAndRelease(1), absl::OkStatus());
-  EXPECT_EQ(tier_->Stats().used_bytes, 2 * kExtentBytes);
-  chunk->Reset();
-  EXPECT_TRUE(Eventually([&] { return tier_->Stats().used_bytes == kExtentBytes; }));
-  EXPECT_EQ(Check(1), absl::OkStatus());
-}
-
 TEST_F(DiskFaultsTest, VerifyCountsWhatIsBad) {
   ASSERT_EQ(Open(), absl::OkStatus());
   ASSERT_EQ(StartWrite(MakeWrite(9, kNoParent, OneLayer("b", 2, 4000))).get().status(),
@@ -279,6 +239,23 @@ TEST_F(DiskOpenTest, ChunksOfAMissingSegmentAndWhatContinuesThemAreDropped) {
   ASSERT_EQ(Restart(), absl::OkStatus());
   EXPECT_EQ(tier_->Stats().lost_chunks, 0u);
   EXPECT_EQ(Check(2), absl::OkStatus());
+}
+
+TEST_F(DiskOpenTest, ChunksWhoseParentsGoRoundInACircleAreDropped) {
+  ASSERT_EQ(Open(), absl::OkStatus());
+  ASSERT_EQ(WriteAndRelease(1), absl::OkStatus());
+  ASSERT_EQ(WriteAndRelease(2, 1), absl::OkStatus());
+  ASSERT_EQ(WriteAndRelease(3, 2), absl::OkStatus());
+  ASSERT_EQ(WriteAndRelease(4), absl::OkStatus());
+  ChunkRecord record;
+  record.place = {SegmentNumber(0), 0};
+  record.generation = 1;
+  record.parent = NumberedName(2);
+  ChangeCatalog(ChunkKey(NumberedName(1)), EncodeChunkRecord(record));
+  ASSERT_EQ(Open(), absl::OkStatus());
+  EXPECT_EQ(tier_->Stats().chunks, 1u);
+  EXPECT_EQ(tier_->Stats().lost_chunks, 3u);
+  EXPECT_EQ(Check(4), absl::OkStatus());
 }
 
 TEST_F(DiskOpenTest, ATooSmallCapacityIsRefused) {

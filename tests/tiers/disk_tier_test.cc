@@ -149,7 +149,13 @@ TEST_F(DiskTierTest, ThreeGeometriesShareASpaceThatTheFirstHadFilled) {
     }
   }
   EXPECT_LE(tier_->Stats().segment_bytes, options_.capacity_bytes);
+  const auto of_all = [this] {
+    return tier_->UsedBytes("a") + tier_->UsedBytes("b") + tier_->UsedBytes("c");
+  };
+  EXPECT_TRUE(Eventually([&] { return tier_->Stats().used_bytes == of_all(); }))
+      << "what belongs to each adds up";
   ASSERT_EQ(Restart(), absl::OkStatus());
+  EXPECT_EQ(tier_->Stats().used_bytes, of_all());
   for (uint32_t n = 1; n < 2200; ++n) {
     if (Contains(n)) {
       EXPECT_EQ(Check(n), absl::OkStatus()) << n;

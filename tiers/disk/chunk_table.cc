@@ -4,17 +4,20 @@
 
 namespace kvtier::tiers {
 
-ChunkTable::Index ChunkTable::Add(const Entry& entry) {
-  Index index;
+ChunkTable::Index ChunkTable::NewIndex() {
   if (!free_.empty()) {
-    index = free_.back();
+    const Index index = free_.back();
     free_.pop_back();
-  } else {
-    index = end_++;
-    if (index / kBlock == blocks_.size()) {
-      blocks_.push_back(std::make_unique<Entry[]>(kBlock));
-    }
+    return index;
   }
+  if (end_ / kBlock == blocks_.size()) {
+    blocks_.push_back(std::make_unique<Entry[]>(kBlock));
+  }
+  return end_++;
+}
+
+ChunkTable::Index ChunkTable::Add(const Entry& entry) {
+  const Index index = NewIndex();
   Entry& added = (*this)[index];
   added = entry;
   added.in_use = true;
@@ -37,6 +40,17 @@ void ChunkTable::MakeDead(Index index) {
   by_name_.erase(by_name_.find(entry.name));
   entry.live = false;
   UpdateOrder(index);
+}
+
+ChunkTable::Index ChunkTable::Retire(Index index) {
+  const Index retired = NewIndex();
+  Entry& entry = (*this)[retired];
+  entry = (*this)[index];
+  entry.live = false;
+  entry.parent = kNone;
+  entry.children = 0;
+  entry.order_position = kNone;
+  return retired;
 }
 
 void ChunkTable::Free(Index index) {
@@ -107,6 +121,27 @@ void ChunkTable::SiftDown(Order& order, size_t position) {
     position = below;
   }
   Place(order, position, index);
+}
+
+std::vector<ChunkTable::Index> ChunkTable::ChildrenFirst(
+    const std::vector<bool>& picked) const {
+  const auto is_picked = [&](Index index) {
+    return index < picked.size() && picked[index] && (*this)[index].live;
+  };
+  std::vector<uint32_t> children_left(picked.size());
+  for (Index index = 0; index < picked.size(); ++index) {
+    const Index parent = is_picked(index) ? (*this)[index].parent : kNone;
+    if (is_picked(parent)) ++children_left[parent];
+  }
+  std::vector<Index> order;
+  for (Index index = 0; index < picked.size(); ++index) {
+    if (is_picked(index) && children_left[index] == 0) order.push_back(index);
+  }
+  for (size_t i = 0; i < order.size(); ++i) {
+    const Index parent = (*this)[order[i]].parent;
+    if (is_picked(parent) && --children_left[parent] == 0) order.push_back(parent);
+  }
+  return order;
 }
 
 size_t ChunkTable::memory_bytes() const {

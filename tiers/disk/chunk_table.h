@@ -1,9 +1,9 @@
 // What is kept in memory of each chunk on disk: at most 96 bytes, its share of the
 // containers included.
 //
-// An entry is live (found by its name) or dead (removed, or did not verify); a dead one
-// keeps its index until the engine frees it, because readers, children and a delete under
-// way still refer to it.
+// An entry is live (found by its name) or dead (removed, or the former extent of a hole
+// that was filled); a dead one keeps its index until the engine frees it, because readers
+// and a delete under way still refer to it.
 //
 // Eviction: the evictable entries are ordered by heat, one order for each geometry.
 // Evictable means live, without children and not held; the engine says what is held. An
@@ -38,7 +38,7 @@ class ChunkTable {
     uint64_t generation = 0;
     uint64_t last_use = 0;
     Index parent = kNone;
-    uint32_t children = 0;  // on disk, dead or alive, and those being written
+    uint32_t children = 0;  // on disk, and those being written; a write that fills it
     ExtentPlace place;
     uint32_t order_position = kNone;  // among the evictable
     uint16_t geometry = 0;
@@ -47,6 +47,7 @@ class ChunkTable {
     bool held : 1 = false;  // not evictable: somebody has it pinned
     bool approximate : 1 = false;
     bool unreadable : 1 = false;   // left out until it reads again
+    bool hole : 1 = false;         // did not verify: left out until it is written anew
     bool owns_extent : 1 = false;  // its extent is not free yet
     bool deleted : 1 = false;      // the catalog's record is gone, durably
     bool leaving : 1 =
@@ -67,6 +68,9 @@ class ChunkTable {
   Index Find(const ChunkName& name) const;
   // Takes a live entry from what is found.
   void MakeDead(Index index);
+  // Makes a dead entry of what a live one is now, without family, and returns its index;
+  // the live one keeps its own.
+  Index Retire(Index index);
   // Forgets a dead entry; its index may be used again.
   void Free(Index index);
 
@@ -89,6 +93,10 @@ class ChunkTable {
   template <typename Pick>
   std::vector<bool> WithDescendants(Pick pick) const;
 
+  // The live ones of those picked, [index], children before parents. Those whose parents
+  // go round in a circle are left out. One pass.
+  std::vector<Index> ChildrenFirst(const std::vector<bool>& picked) const;
+
   size_t memory_bytes() const;
 
  private:
@@ -109,6 +117,8 @@ class ChunkTable {
     bool operator()(const ChunkName& a, Index b) const { return (*table)[b].name == a; }
     const ChunkTable* table;
   };
+
+  Index NewIndex();
 
   // A binary heap, coldest first; entries know their positions.
   using Order = std::vector<Index>;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
 #include "tiers/disk/disk_engine.h"
 
 namespace kvtier::tiers {
@@ -12,6 +14,10 @@ constexpr absl::Duration kPauseMin = absl::Milliseconds(500);
 constexpr absl::Duration kPauseMax = absl::Minutes(1);
 // Chunks under Verify's eyes at a time.
 constexpr uint32_t kVerifyDepth = 4;
+// Bad chunks that Verify describes; all are counted.
+constexpr size_t kFindingsMax = 32;
+// Of a name: enough to tell chunks apart.
+constexpr size_t kShownNameBytes = 6;
 // A scrub that could not keep up does not catch up in a burst.
 constexpr absl::Duration kScrubCreditMax = absl::Seconds(1);
 
@@ -117,7 +123,8 @@ void DiskEngine::Scrub(Later* later) {
   for (Index looked = 0; looked < table_.index_end(); ++looked) {
     if (scrub_cursor_ >= table_.index_end()) scrub_cursor_ = 0;
     const Index index = scrub_cursor_++;
-    if (!table_[index].live || table_[index].unreadable) continue;
+    const ChunkTable::Entry& entry = table_[index];
+    if (!entry.live || entry.unreadable || entry.hole) continue;
     const uint64_t bytes = GeometryOf(index).layout.extent_bytes();
     scrub_credit_bytes_ -= static_cast<double>(bytes);
     scrubbing_ = true;
@@ -137,20 +144,38 @@ void DiskEngine::Scrub(Later* later) {
   }
 }
 
+// Shared with the callbacks.
+struct DiskEngine::VerifyProgress {
+  std::mutex mu;
+  std::condition_variable changed;
+  uint32_t under_way = 0;
+  VerifyResult result;
+
+  void Begin(uint32_t pages) {
+    std::lock_guard<std::mutex> lock(mu);
+    ++under_way;
+    ++result.chunks;
+    result.pages += pages;
+  }
+  void End(const std::string& who, const absl::Status& status) {
+    std::lock_guard<std::mutex> lock(mu);
+    --under_way;
+    changed.notify_all();
+    if (status.ok()) return;
+    ++result.bad_chunks;
+    if (result.findings.size() >= kFindingsMax) return;
+    result.findings.push_back(absl::StrCat(who, ": ", status.message()));
+  }
+  void AwaitBelow(uint32_t limit) {
+    std::unique_lock<std::mutex> lock(mu);
+    changed.wait(lock, [&] { return under_way < limit; });
+  }
+};
+
 DiskTier::VerifyResult DiskEngine::Verify(std::optional<std::string> space) {
-  struct Progress {
-    std::mutex mu;
-    std::condition_variable changed;
-    uint32_t under_way = 0;
-    VerifyResult result;
-  };
-  const auto progress = std::make_shared<Progress>();
-  const auto wait_below = [&](uint32_t limit) {
-    std::unique_lock<std::mutex> lock(progress->mu);
-    progress->changed.wait(lock, [&] { return progress->under_way < limit; });
-  };
+  const auto progress = std::make_shared<VerifyProgress>();
   for (Index index = 0;; ++index) {
-    wait_below(kVerifyDepth);
+    progress->AwaitBelow(kVerifyDepth);
     Later later;
     {
       MutexLock lock(&mu_);
@@ -158,24 +183,27 @@ DiskTier::VerifyResult DiskEngine::Verify(std::optional<std::string> space) {
       if (!table_[index].live) continue;
       const GeometryState& geometry = GeometryOf(index);
       if (space && geometry.geometry.space != *space) continue;
-      {
-        std::lock_guard<std::mutex> progress_lock(progress->mu);
-        ++progress->under_way;
-        ++progress->result.chunks;
-        progress->result.pages += geometry.layout.page_count();
+      progress->Begin(geometry.layout.page_count());
+      const ChunkName& name = table_[index].name;
+      const std::string who = absl::StrCat(
+          "chunk ",
+          absl::BytesToHexString(
+              {reinterpret_cast<const char*>(name.bytes.data()), kShownNameBytes}),
+          " of namespace ", geometry.geometry.space);
+      if (table_[index].hole) {
+        progress->End(who, absl::DataLossError("a hole: it did not verify before, and "
+                                               "nobody has computed it again"));
+        continue;
       }
       StartRead(WholeChunk(index, IoPriority::kScrub,
-                           [progress](const absl::Status& status) {
-                             std::lock_guard<std::mutex> done_lock(progress->mu);
-                             if (!status.ok()) ++progress->result.bad_chunks;
-                             --progress->under_way;
-                             progress->changed.notify_all();
+                           [progress, who](const absl::Status& status) {
+                             progress->End(who, status);
                            }),
                 &later);
     }
     Run(std::move(later));
   }
-  wait_below(1);
+  progress->AwaitBelow(1);
   return progress->result;
 }
 

@@ -1,6 +1,7 @@
 // The catalog's queue. One batch at a time, in the order of the decisions, so that after
 // a kill the catalog is as it was between two of them: a child's record never without its
-// parent's, a name's new record never before the old one's delete.
+// parent's, a name's new record never before the old one's delete. Only a hole's record
+// is replaced, by that of the write which fills it.
 
 #include <utility>
 
@@ -68,8 +69,8 @@ void DiskEngine::OnCatalogDone(std::vector<Change> changes,
 }
 
 // It is not known whether the batch is there. Its deletes are done again; its puts are
-// taken back by deletes, and until those are durable the extents stay taken. Puts that
-// were not tried just fail.
+// taken back, by deletes or, where one fills a hole, by the hole's record, and until that
+// is durable the extents stay taken. Puts that were not tried just fail.
 void DiskEngine::OnCatalogFailed(std::vector<Change> changes, const absl::Status& status,
                                  Later* later) {
   const absl::Status unavailable = absl::UnavailableError(status.message());
@@ -82,6 +83,10 @@ void DiskEngine::OnCatalogFailed(std::vector<Change> changes, const absl::Status
     }
     Change undo;
     undo.change = {.kind = CatalogChange::Kind::kDeleteChunk, .name = change.change.name};
+    if (const Index hole = change.write->hole; hole != ChunkTable::kNone) {
+      undo.change.kind = CatalogChange::Kind::kPutChunk;
+      undo.change.record = RecordOf(hole);
+    }
     undo.extent = change.write->extent;
     queue.push_back(std::move(undo));
     FailWrite(change.write, unavailable, later);

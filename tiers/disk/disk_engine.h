@@ -13,9 +13,15 @@
 // it - I/O, work for the executor, callbacks - in a Later, which its caller runs after
 // unlocking.
 //
+// A chunk that did not verify is a hole: its entry, record and extent stay, and so does
+// what continues it; it is not found. A write of its name fills it: once the record is
+// replaced, durably, the entry has the new extent, and a dead entry the former one, with
+// those who have it pinned, until the last of them is gone.
+//
 // Invariants: an extent has one owner: a live or dead entry, or a write under way.
 // A write's parent is in the table or a write before it, and can't be evicted till the
-// write's end. The catalog's queue is in the order of the decisions.
+// write's end; nor can the hole that a write fills. A dead entry has no children. The
+// catalog's queue is in the order of the decisions.
 
 #ifndef KVTIER_TIERS_DISK_DISK_ENGINE_H_
 #define KVTIER_TIERS_DISK_DISK_ENGINE_H_
@@ -112,6 +118,7 @@ class DiskEngine final : public DiskTier {
   struct WriteOp;
   struct ReadOp;
   struct ReadRun;
+  struct VerifyProgress;
   using WriteRef = std::shared_ptr<WriteOp>;
   using ReadRef = std::shared_ptr<ReadOp>;
 
@@ -154,6 +161,8 @@ class DiskEngine final : public DiskTier {
 
   // disk_write.cc
   absl::Status Admit(const WriteRef& op) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Finds what the write continues, or the hole that it fills, and has it stay.
+  absl::Status Anchor(const WriteRef& op) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void PumpWrites(Later* later) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void PumpGeometry(GeometryState& geometry, Later* later)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -167,13 +176,17 @@ class DiskEngine final : public DiskTier {
   void OnSynced(SegmentNumber segment, absl::Status status) ABSL_LOCKS_EXCLUDED(mu_);
   void CommitWrite(const WriteRef& op, Later* later) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Publish(const WriteRef& op, Later* later) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void AddEntry(const WriteRef& op) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Ends a write that has not been published; frees its extent unless a change of the
   // catalog has it.
   void FailWrite(const WriteRef& op, const absl::Status& status, Later* later)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   static CatalogChange PutOf(const WriteOp& op, CatalogChange::Kind kind);
-  // kNone: it has none, or that has not been published.
-  Index ParentOf(const WriteOp& op) const;
+  // The hole that the write fills, else its parent: it counts the write among its
+  // children. kNone: a sequence's first, or the parent has not been published.
+  Index AnchorOf(const WriteOp& op) const;
+  // What the catalog has of a live entry.
+  ChunkRecord RecordOf(Index index) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void MaybeFreeExtent(const WriteRef& op) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // disk_space.cc
@@ -196,19 +209,19 @@ class DiskEngine final : public DiskTier {
   };
   std::map<SegmentNumber, SegmentHeat> SegmentHeats() const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // The live ones of those picked, children before parents.
-  std::vector<Index> LiveOf(const std::vector<bool>& picked) const
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // All chunks of the segment and what continues them, children first.
   std::vector<Index> ContentsOf(SegmentNumber segment) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // Takes a live entry out of what is found and queues its delete.
+  // Takes a live entry, which nobody has pinned, out of what is found and queues its
+  // delete.
   void RemoveEntry(Index index, std::vector<ReadDone> done, Later* later)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Frees what a dead entry no longer needs.
   void MaybeFree(Index index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // A chunk did not verify: it goes, with all that continues it.
-  void MarkLost(Index index, Later* later) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // A chunk, which its reader has pinned, did not verify.
+  void MarkHole(Index index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // The record of the write is durable in place of the hole's.
+  void FillHole(const WriteOp& op) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Unchild(Index parent, uint64_t last_use) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // disk_catalog.cc
@@ -252,6 +265,8 @@ class DiskEngine final : public DiskTier {
   void RetryCatalog() ABSL_LOCKS_EXCLUDED(mu_);
 
   // disk_tier.cc
+  // kNone: there is none, or it can't be read, or did not verify.
+  Index FindGood(const ChunkName& name) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
   Pin* AddPin(Index index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void DropPin(Pin* pin) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void TouchEntry(Index index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -310,6 +325,7 @@ class DiskEngine final : public DiskTier {
   Fault read_fault_ ABSL_GUARDED_BY(mu_);
   // Name and generation.
   std::vector<std::pair<ChunkName, uint64_t>> unreadable_ ABSL_GUARDED_BY(mu_);
+  uint64_t holes_ ABSL_GUARDED_BY(mu_) = 0;
   bool scrubbing_ ABSL_GUARDED_BY(mu_) = false;
   Index scrub_cursor_ ABSL_GUARDED_BY(mu_) = 0;
   double scrub_credit_bytes_ ABSL_GUARDED_BY(mu_) = 0;
@@ -337,6 +353,7 @@ struct DiskEngine::WriteOp {
   std::vector<WriteDone> done;
   GeometryState* geometry = nullptr;
   uint64_t generation = 0;
+  Index hole = ChunkTable::kNone;  // that it fills; its parent is the entry's then
   // The parent: an entry, or a write before this one.
   Index parent = ChunkTable::kNone;
   WriteRef parent_write;

@@ -161,10 +161,14 @@ std::vector<bool> DiskEngine::LinkParents(
     if (!parents[index]) continue;
     ChunkTable::Entry& entry = table_[index];
     entry.parent = table_.Find(*parents[index]);
-    // A parent is always written before: no bad record makes a circle.
-    orphan[index] = entry.parent == ChunkTable::kNone ||
-                    table_[entry.parent].generation >= entry.generation;
-    if (orphan[index]) entry.parent = ChunkTable::kNone;
+    orphan[index] = entry.parent == ChunkTable::kNone;
+  }
+  std::vector<bool> in_circle(parents.size(), true);
+  for (const Index index : table_.ChildrenFirst(in_circle)) in_circle[index] = false;
+  for (Index index = 0; index < parents.size(); ++index) {
+    if (!in_circle[index]) continue;
+    orphan[index] = true;
+    table_[index].parent = ChunkTable::kNone;
   }
   std::vector<bool> lost = table_.WithDescendants(
       [&](Index index, const ChunkTable::Entry&) -> bool { return orphan[index]; });

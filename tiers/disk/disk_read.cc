@@ -232,10 +232,10 @@ void DiskEngine::FinishRead(const ReadRef& op) {
       if (op->page_crcs != nullptr) op->pin->page_crcs = op->page_crcs;
       if (entry.unreadable) ReadsAgain(index);
     } else if (absl::IsDataLoss(op->status)) {
-      if (entry.live) MarkLost(index, &later);
+      if (entry.live && !entry.hole) MarkHole(index);
     } else if (!op->runs.empty() && !absl::IsCancelled(op->status)) {
       Degrade(read_fault_, op->status);
-      if (entry.live && !entry.unreadable) {
+      if (entry.live && !entry.unreadable && !entry.hole) {
         entry.unreadable = true;
         unreadable_.emplace_back(op->name, op->generation);
       }

@@ -2,6 +2,7 @@
 // the capacity, another geometry's, the coldest chunks of the same geometry.
 
 #include <algorithm>
+#include <cassert>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -145,7 +146,7 @@ std::map<SegmentNumber, DiskEngine::SegmentHeat> DiskEngine::SegmentHeats() cons
   for (const auto& [index, pin] : pins_) {
     if (table_[index].live) block(index);
   }
-  for (const auto& [name, op] : writes_) block(ParentOf(*op));
+  for (const auto& [name, op] : writes_) block(AnchorOf(*op));
   for (Index index = 0; index < table_.index_end(); ++index) {
     const ChunkTable::Entry& entry = table_[index];
     if (!entry.live) continue;
@@ -156,29 +157,18 @@ std::map<SegmentNumber, DiskEngine::SegmentHeat> DiskEngine::SegmentHeats() cons
   return heats;
 }
 
-std::vector<DiskEngine::Index> DiskEngine::LiveOf(const std::vector<bool>& picked) const {
-  std::vector<Index> live;
-  for (Index index = 0; index < picked.size(); ++index) {
-    if (picked[index] && table_[index].live) live.push_back(index);
-  }
-  // A child is always written after its parent.
-  std::sort(live.begin(), live.end(),
-            [this](Index a, Index b) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-              return table_[a].generation > table_[b].generation;
-            });
-  return live;
-}
-
 std::vector<DiskEngine::Index> DiskEngine::ContentsOf(SegmentNumber segment) const {
-  return LiveOf(table_.WithDescendants([segment](Index, const ChunkTable::Entry& entry) {
-    return entry.live && entry.place.segment == segment;
-  }));
+  return table_.ChildrenFirst(
+      table_.WithDescendants([segment](Index, const ChunkTable::Entry& entry) {
+        return entry.live && entry.place.segment == segment;
+      }));
 }
 
 void DiskEngine::RemoveEntry(Index index, std::vector<ReadDone> done, Later* later) {
   ChunkTable::Entry& entry = table_[index];
+  assert(!entry.held);
   --GeometryOf(index).chunks;
-  if (entry.held) pins_.at(index)->lost.store(true, std::memory_order_release);
+  if (entry.hole) --holes_;
   table_.MakeDead(index);
   const Index parent = std::exchange(entry.parent, ChunkTable::kNone);
   if (parent != ChunkTable::kNone) Unchild(parent, entry.last_use);
@@ -187,11 +177,10 @@ void DiskEngine::RemoveEntry(Index index, std::vector<ReadDone> done, Later* lat
   change.removed = index;
   change.done = std::move(done);
   changes_.push_back(std::move(change));
-  if (options_.bug == DiskBug::kReuseEarly && !entry.held) {
+  if (options_.bug == DiskBug::kReuseEarly) {
     entry.owns_extent = false;
     space_.Free(entry.place, /*was_leaving=*/false);
-  }
-  if (!entry.held && entry.owns_extent) {
+  } else {
     entry.leaving = true;
     space_.BeginFree(entry.place);
     ++GeometryOf(index).leaving_extents;
@@ -203,11 +192,7 @@ void DiskEngine::Unchild(Index parent, uint64_t last_use) {
   ChunkTable::Entry& entry = table_[parent];
   --entry.children;
   entry.last_use = std::max(entry.last_use, last_use);
-  if (entry.live) {
-    table_.UpdateOrder(parent);
-  } else {
-    MaybeFree(parent);
-  }
+  table_.UpdateOrder(parent);
 }
 
 void DiskEngine::MaybeFree(Index index) {
@@ -218,14 +203,39 @@ void DiskEngine::MaybeFree(Index index) {
     if (entry.leaving) --GeometryOf(index).leaving_extents;
     space_.Free(entry.place, entry.leaving);
   }
-  if (entry.children == 0) table_.Free(index);
+  table_.Free(index);
 }
 
-void DiskEngine::MarkLost(Index index, Later* later) {
+void DiskEngine::MarkHole(Index index) {
+  ChunkTable::Entry& entry = table_[index];
   ++counts_.lost_chunks;
-  const std::vector<Index> lost = LiveOf(table_.WithDescendants(
-      [index](Index i, const ChunkTable::Entry&) { return i == index; }));
-  for (const Index i : lost) RemoveEntry(i, {}, later);
+  ++holes_;
+  entry.hole = true;
+  if (entry.unreadable) ReadsAgain(index);
+  pins_.at(index)->lost.store(true, std::memory_order_release);
+}
+
+void DiskEngine::FillHole(const WriteOp& op) {
+  ++counts_.filled_chunks;
+  --holes_;
+  const Index index = op.hole;
+  ChunkTable::Entry& entry = table_[index];
+  const Index former = table_.Retire(index);
+  table_[former].deleted = true;  // its record is replaced
+  if (entry.held) {
+    // Who has it pinned reads on from the former extent, which is freed after them.
+    std::unique_ptr<Pin> pin = std::move(pins_.at(index));
+    pins_.erase(index);
+    pin->index = former;
+    pins_.emplace(former, std::move(pin));
+  }
+  MaybeFree(former);
+  entry.generation = op.generation;
+  entry.place = *op.extent;
+  entry.approximate = op.write.approximate;
+  entry.hole = false;
+  entry.held = false;
+  Unchild(index, ++clock_);
 }
 
 }  // namespace kvtier::tiers

@@ -106,14 +106,9 @@ void DiskEngine::DropPin(Pin* pin) {
   entry.held = false;
   if (entry.live) {
     table_.UpdateOrder(index);
-    return;
+  } else {
+    MaybeFree(index);
   }
-  if (entry.owns_extent && !entry.deleted) {
-    entry.leaving = true;
-    space_.BeginFree(entry.place);
-    ++GeometryOf(index).leaving_extents;
-  }
-  MaybeFree(index);
 }
 
 void DiskEngine::TouchEntry(Index index) {
@@ -121,18 +116,23 @@ void DiskEngine::TouchEntry(Index index) {
   table_.UpdateOrder(index);
 }
 
+DiskEngine::Index DiskEngine::FindGood(const ChunkName& name) const {
+  const Index index = table_.Find(name);
+  if (index == ChunkTable::kNone) return ChunkTable::kNone;
+  return table_[index].unreadable || table_[index].hole ? ChunkTable::kNone : index;
+}
+
 std::optional<DiskChunk> DiskEngine::Find(const ChunkName& name) {
   MutexLock lock(&mu_);
-  const Index index = table_.Find(name);
-  if (index == ChunkTable::kNone || table_[index].unreadable) return std::nullopt;
+  const Index index = FindGood(name);
+  if (index == ChunkTable::kNone) return std::nullopt;
   TouchEntry(index);
   return MakeChunk(this, AddPin(index));
 }
 
 bool DiskEngine::Contains(const ChunkName& name) const {
   MutexLock lock(&mu_);
-  const Index index = table_.Find(name);
-  return index != ChunkTable::kNone && !table_[index].unreadable;
+  return FindGood(name) != ChunkTable::kNone;
 }
 
 std::optional<ChunkName> DiskEngine::Parent(const DiskChunk& chunk) const {
@@ -200,6 +200,7 @@ DiskStats DiskEngine::Stats() const {
   MutexLock lock(&mu_);
   DiskStats stats = counts_;
   stats.chunks = table_.live_count();
+  stats.hole_chunks = holes_;
   for (const auto& geometry : geometries_) {
     stats.pages += geometry->chunks * geometry->layout.page_count();
   }

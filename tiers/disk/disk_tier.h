@@ -17,9 +17,12 @@
 // bytes that verify, or to nothing.
 //
 // Every read is verified: a page's CRC32C is seeded with (name, layer, kv head), the
-// header's and abstracts' with name and generation. What does not verify is DataLoss,
-// counted, and the chunk is no longer found, nor any that continues it; wrong bytes are
-// never handed out.
+// header's and abstracts' with name and generation. What does not verify is DataLoss and
+// counted; wrong bytes are never handed out. The chunk is then a hole: it is not found,
+// so that no prefix reaches beyond it, while what continues it stays, is read by who has
+// it pinned and evicted as ever. A write of the hole's name fills it, and with that all
+// that continues it is found again. Who had the hole pinned still has the old bytes: Find
+// gives the new ones. After a restart the next read finds out again.
 //
 // Space: a hard cap on physical bytes (segments whole, catalog by an allowance). A chunk
 // that does not fit evicts the coldest chunks that nobody has pinned and no chunk on the
@@ -115,7 +118,7 @@ class DiskChunk {
   ~DiskChunk() { Reset(); }
 
   explicit operator bool() const { return tier_ != nullptr; }
-  // It, or one before it, did not verify: it is no longer found. Doesn't block.
+  // It did not verify: it is no longer found as it is. Doesn't block.
   bool lost() const { return entry_->lost.load(std::memory_order_acquire); }
   DiskChunk Share() const;
   void Reset();
@@ -154,7 +157,8 @@ struct DiskTierOptions {
 };
 
 struct DiskStats {
-  uint64_t chunks = 0;
+  uint64_t chunks = 0;       // holes included
+  uint64_t hole_chunks = 0;  // did not verify, and were not written anew yet
   uint64_t pages = 0;
   uint64_t used_bytes = 0;     // of extents in use, physical
   uint64_t segment_bytes = 0;  // of all segments
@@ -163,7 +167,8 @@ struct DiskStats {
   uint64_t read_bytes = 0;
   uint64_t written_bytes = 0;
   uint64_t evicted_chunks = 0;
-  uint64_t lost_chunks = 0;  // did not verify, or could not be read
+  uint64_t lost_chunks = 0;    // did not verify, or were dropped at the start
+  uint64_t filled_chunks = 0;  // holes that were written anew
   uint64_t scrubbed_bytes = 0;
   uint64_t dropped_writes = 0;        // not admitted or failed
   std::vector<std::string> degraded;  // for people; empty: all is well
@@ -193,9 +198,10 @@ class DiskTier {
   virtual bool approximate(const DiskChunk& chunk) const = 0;
 
   // Writes a chunk whose parent is on disk or was passed to Write before. OK means
-  // durable (or it was there already). The chunk is handed over pinned.
-  // ResourceExhausted: capacity is full of what is pinned; Unavailable: degraded;
-  // FailedPrecondition: its parent was not written.
+  // durable (or it was there already: the first one stays, unless it is a hole). The
+  // chunk is handed over pinned. ResourceExhausted: capacity is full of what is pinned;
+  // Unavailable: degraded; FailedPrecondition: its parent was not written;
+  // InvalidArgument: its shape.
   virtual void Write(DiskWrite write, WriteDone done) = 0;
 
   // Reads all layers' abstracts, contiguous as on disk: [layer], each at the sum of the
@@ -218,11 +224,12 @@ class DiskTier {
   // second: without it a tier that degraded stays so.
   virtual void Tick(absl::Time now) = 0;
 
-  // Reads and verifies everything, or one namespace's. Blocking.
+  // Reads and verifies everything, or one namespace's. Blocking. Holes are bad.
   struct VerifyResult {
     uint64_t chunks = 0;
     uint64_t pages = 0;
     uint64_t bad_chunks = 0;
+    std::vector<std::string> findings;  // for people, of the first bad ones
   };
   virtual VerifyResult Verify(std::optional<std::string> space = std::nullopt) = 0;
 

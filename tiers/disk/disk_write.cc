@@ -25,9 +25,9 @@ void DiskEngine::Write(DiskWrite write, WriteDone done) {
   Later later;
   {
     MutexLock lock(&mu_);
-    const Index index = table_.Find(write.name);
+    const Index index = FindGood(write.name);
     const auto under_way = writes_.find(write.name);
-    if (index != ChunkTable::kNone && !table_[index].unreadable) {
+    if (index != ChunkTable::kNone) {
       TouchEntry(index);
       auto chunk = std::make_shared<DiskChunk>(MakeChunk(this, AddPin(index)));
       later.work.push_back([chunk, done = std::move(done)] { done(std::move(*chunk)); });
@@ -51,7 +51,8 @@ void DiskEngine::Write(DiskWrite write, WriteDone done) {
 absl::Status DiskEngine::Admit(const WriteRef& op) {
   const DiskWrite& write = op->write;
   if (stopping_) return absl::CancelledError("the disk tier is closing");
-  if (table_.Find(write.name) != ChunkTable::kNone) {
+  op->hole = table_.Find(write.name);
+  if (op->hole != ChunkTable::kNone && table_[op->hole].unreadable) {
     return absl::UnavailableError("the chunk is on disk but can't be read now");
   }
   for (const Fault* fault : {&write_fault_, &catalog_fault_}) {
@@ -67,22 +68,36 @@ absl::Status DiskEngine::Admit(const WriteRef& op) {
                      " bytes does not fit a segment of ", segment_bytes_,
                      ": give the disk tier more capacity"));
   }
-  if (write.parent) {
-    op->parent = table_.Find(*write.parent);
-    const auto parent_write = writes_.find(*write.parent);
-    if (op->parent != ChunkTable::kNone) {
-      ++table_[op->parent].children;
-      table_.UpdateOrder(op->parent);
-    } else if (parent_write != writes_.end()) {
-      op->parent_write = parent_write->second;
-      ++op->parent_write->children;
-    } else {
-      return absl::FailedPreconditionError("the chunk's parent is not on disk");
-    }
-  }
+  if (absl::Status s = Anchor(op); !s.ok()) return s;
   op->generation = ++generation_;
   writes_.emplace(write.name, op);
   op->geometry->waiting.push_back(op);
+  return absl::OkStatus();
+}
+
+absl::Status DiskEngine::Anchor(const WriteRef& op) {
+  const std::optional<ChunkName>& parent = op->write.parent;
+  if (op->hole != ChunkTable::kNone) {
+    const ChunkRecord record = RecordOf(op->hole);
+    if (record.geometry != op->geometry->id || record.parent != parent) {
+      return absl::InvalidArgumentError(
+          "a chunk is written anew with the geometry and the parent that it had");
+    }
+  } else if (parent) {
+    op->parent = table_.Find(*parent);
+    const auto parent_write = writes_.find(*parent);
+    if (op->parent == ChunkTable::kNone && parent_write == writes_.end()) {
+      return absl::FailedPreconditionError("the chunk's parent is not on disk");
+    }
+    if (op->parent == ChunkTable::kNone) {
+      op->parent_write = parent_write->second;
+      ++op->parent_write->children;
+    }
+  }
+  if (const Index anchor = AnchorOf(*op); anchor != ChunkTable::kNone) {
+    ++table_[anchor].children;
+    table_.UpdateOrder(anchor);
+  }
   return absl::OkStatus();
 }
 
@@ -266,11 +281,8 @@ void DiskEngine::CommitWrite(const WriteRef& op, Later* later) {
     parent->children_synced.push_back(op);
     return;
   }
-  const Index parent = ParentOf(*op);
-  const bool parent_is_queued = op->parent_write && !op->parent_write->ended;
-  if (op->write.parent && !parent_is_queued &&
-      (parent == ChunkTable::kNone || !table_[parent].live)) {
-    FailWrite(op, absl::FailedPreconditionError("the chunk's parent is not on disk"),
+  if (op->parent_write && op->parent_write->ended && !op->parent_write->published) {
+    FailWrite(op, absl::FailedPreconditionError("the chunk's parent was not written"),
               later);
     return;
   }
@@ -289,41 +301,53 @@ void DiskEngine::CommitWrite(const WriteRef& op, Later* later) {
   StartCatalog(later);
 }
 
-DiskEngine::Index DiskEngine::ParentOf(const WriteOp& op) const {
+DiskEngine::Index DiskEngine::AnchorOf(const WriteOp& op) const {
+  if (op.hole != ChunkTable::kNone) return op.hole;
   if (op.parent_write == nullptr) return op.parent;
   return op.parent_write->published ? op.parent_write->index : ChunkTable::kNone;
 }
 
-void DiskEngine::Publish(const WriteRef& op, Later* later) {
+ChunkRecord DiskEngine::RecordOf(Index index) const {
+  const ChunkTable::Entry& entry = table_[index];
+  ChunkRecord record;
+  record.place = entry.place;
+  record.geometry = entry.geometry;
+  record.generation = entry.generation;
+  record.approximate = entry.approximate;
+  if (entry.parent != ChunkTable::kNone) record.parent = table_[entry.parent].name;
+  return record;
+}
+
+void DiskEngine::AddEntry(const WriteRef& op) {
   ChunkTable::Entry entry;
   entry.name = op->write.name;
   entry.generation = op->generation;
   entry.last_use = ++clock_;
-  entry.parent = ParentOf(*op);
+  entry.parent = AnchorOf(*op);
   entry.children = op->children;
   entry.place = *op->extent;
   entry.geometry = op->geometry->id;
   entry.approximate = op->write.approximate;
   entry.owns_extent = true;
   op->index = table_.Add(entry);
+  ++op->geometry->chunks;
+}
+
+void DiskEngine::Publish(const WriteRef& op, Later* later) {
+  if (op->hole != ChunkTable::kNone) {
+    FillHole(*op);
+    op->index = op->hole;
+  } else {
+    AddEntry(op);
+  }
   op->published = op->ended = true;
   writes_.erase(op->write.name);
-  ++op->geometry->chunks;
   counts_.written_bytes += op->geometry->layout.extent_bytes();
-  const bool orphan = entry.parent != ChunkTable::kNone && !table_[entry.parent].live;
-  for (WriteDone& done : op->done) {
-    if (orphan) {
-      later->work.push_back([done = std::move(done)] {
-        done(absl::FailedPreconditionError("the chunk's parent was lost meanwhile"));
-      });
-      continue;
-    }
+  for (WriteDone& done : std::exchange(op->done, {})) {
     auto chunk = std::make_shared<DiskChunk>(MakeChunk(this, AddPin(op->index)));
     later->work.push_back([chunk, done = std::move(done)] { done(std::move(*chunk)); });
   }
   table_.UpdateOrder(op->index);
-  if (orphan) RemoveEntry(op->index, {}, later);
-  op->done.clear();
   op->parent_write.reset();
   op->write.keep.reset();
 }
@@ -333,8 +357,8 @@ void DiskEngine::FailWrite(const WriteRef& op, const absl::Status& status, Later
   op->ended = true;
   ++counts_.dropped_writes;
   writes_.erase(op->write.name);
-  if (const Index parent = ParentOf(*op); parent != ChunkTable::kNone) {
-    Unchild(parent, 0);
+  if (const Index anchor = AnchorOf(*op); anchor != ChunkTable::kNone) {
+    Unchild(anchor, 0);
   } else if (op->parent_write) {
     --op->parent_write->children;
   }

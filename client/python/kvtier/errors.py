@@ -34,7 +34,7 @@ class ResourceExhaustedError(KvtierError):
 
 
 class DataLossError(KvtierError):
-    """Stored bytes failed their checksum."""
+    """Stored bytes failed their checksum; see Sequence.refill."""
 
     code = grpc.StatusCode.DATA_LOSS
 

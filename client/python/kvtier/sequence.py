@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from kvtier import wire
-from kvtier.errors import InvalidArgumentError
+from kvtier.errors import InvalidArgumentError, ResourceExhaustedError
 from kvtier.v1 import worker_pb2
 
 
@@ -37,6 +37,40 @@ class Sequence:
 
     def append(self, layer, start, key, value, token_ids=(), approximate=False):
         """key, value: [kv_head][token][dim]. Returns (sealed, complete) tokens."""
+        rows = self._rows(layer, key, value)
+        key_dim = self.model.spec.layers[layer].key_dim
+        self.client.check_session(self.session)
+        runs = []
+        if len(token_ids):
+            runs = [worker_pb2.TokenRun(sequence_id=self.id, start_token=start, token_ids=token_ids)]
+        entries = (
+            wire.append_entry(self.id, layer, start + begin, part, key_dim, approximate)
+            for begin, part in wire.split_rows(rows, self.client.message_bytes_max)
+        )
+        return self.client.append(entries, runs)[self.id]
+
+    def refill(self, chunk, layers, approximate=False):
+        """Writes a hole again, which a FailedPreconditionError ("hole at chunk k") or, the
+        first time, a DataLossError told of.
+
+        layers: (key, value) of every layer in order, [kv_head][token][dim] of the chunk's
+        tokens. approximate: only where the chunk was. The same again changes nothing."""
+        rows = [self._rows(layer, key, value) for layer, (key, value) in enumerate(layers)]
+        start = chunk * self.client.chunk_tokens
+        request = self._request(worker_pb2.RefillRequest, chunk_index=chunk)
+        for layer, of_layer in enumerate(rows):
+            key_dim = self.model.spec.layers[layer].key_dim
+            entry = wire.append_entry(self.id, layer, start, of_layer, key_dim, approximate)
+            request.entries.append(entry)
+        if request.ByteSize() > self.client.message_bytes_max:
+            raise ResourceExhaustedError(
+                f"a chunk's rows take {request.ByteSize()} bytes, more than a message may,"
+                f" {self.client.message_bytes_max}: raise the daemon's limits.message_max"
+            )
+        self.client.call("Refill", request)
+
+    def _rows(self, layer, key, value):
+        """[kv_head][token][K | V]."""
         key, value = np.asarray(key), np.asarray(value)
         if key.ndim != 3 or value.ndim != 3 or key.shape[:2] != value.shape[:2]:
             raise ValueError(
@@ -47,16 +81,7 @@ class Sequence:
             raise ValueError(
                 f"key {key.dtype} and value {value.dtype}: the model has {self.model.numpy_dtype}"
             )
-        rows = np.concatenate([key, value], axis=2)
-        self.client.check_session(self.session)
-        runs = []
-        if len(token_ids):
-            runs = [worker_pb2.TokenRun(sequence_id=self.id, start_token=start, token_ids=token_ids)]
-        entries = (
-            wire.append_entry(self.id, layer, start + begin, part, key.shape[2], approximate)
-            for begin, part in wire.split_rows(rows, self.client.message_bytes_max)
-        )
-        return self.client.append(entries, runs)[self.id]
+        return np.concatenate([key, value], axis=2)
 
     def _check_shape(self, layer, key, value):
         # The daemon is told where rows lie, so it can't tell a wrong shape from strides.
