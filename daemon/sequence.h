@@ -150,6 +150,7 @@ class Sequence {
     LayerIndex layer;
     uint32_t kv_head = 0;
   };
+  struct Stretch;
   // What a layer remembers between steps.
   struct LayerMemory {
     std::unique_ptr<retrieval::LayerState> state;
@@ -166,11 +167,6 @@ class Sequence {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   std::vector<tiers::ChunkRef> ShareSealed() const ABSL_SHARED_LOCKS_REQUIRED(mu_);
-
-  // Of all kv heads, as Read answers them. Blocking, where pages are on disk.
-  absl::Status AppendStoredRows(LayerIndex layer, uint64_t token_begin,
-                                uint32_t token_count, std::string* rows)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // sequence_append.cc
   absl::Status PlanRun(const TokenRun& run, AppendPlan* plan) const
@@ -221,6 +217,22 @@ class Sequence {
   // All of its blocks' pages must be resident, and stay so.
   absl::StatusOr<Making> CopyChunk(const tiers::Chunk& chunk, uint32_t rows_max) const;
   void DropFrom(uint64_t token_count) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // sequence_read.cc
+  // The parts of an answer, without rows.
+  absl::StatusOr<std::vector<ReadPart>> PlanRead(const ReadRange& range,
+                                                 uint64_t part_bytes_max,
+                                                 uint64_t* truncations) const
+      ABSL_LOCKS_EXCLUDED(mu_);
+  // Starts to read a part.
+  absl::StatusOr<std::unique_ptr<Stretch>> StartStretch(const ReadPart& part,
+                                                        uint64_t truncations)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  // FailedPrecondition: it is a hole, and one of the layer's pages is gone.
+  absl::StatusOr<tiers::ChunkRef> ShareForRead(uint64_t chunk, LayerIndex layer)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Waits until the part's rows are there.
+  absl::Status EndStretch(Stretch* stretch) const;
 
   // sequence_retrieve.cc
   absl::Status Select(const RetrieveItem& item, SelectionParts* parts)

@@ -101,6 +101,28 @@ struct PageNeed {
   uint32_t kv_head = 0;
 };
 
+// A page whose bytes are wanted, wherever they are.
+struct PageCopy {
+  const Chunk* chunk = nullptr;
+  LayerIndex layer;
+  uint32_t kv_head = 0;
+  std::byte* data = nullptr;  // page_bytes
+};
+
+// Copies on their way. Ends when they have. For one caller.
+class PageCopies {
+ public:
+  PageCopies() = default;
+  PageCopies(const PageCopies&) = delete;  // reads point to it
+  PageCopies& operator=(const PageCopies&) = delete;
+  virtual ~PageCopies() = default;
+
+  // Blocking. What came from disk is kept in memory too, if there is room that nothing
+  // has to leave. Once.
+  // DataLoss, Unavailable, DeadlineExceeded: what was copied means nothing.
+  virtual absl::Status Wait() = 0;
+};
+
 // Keeps chunks pinned as long as it lives. The chunks must outlive it. For one Load.
 class PagePins {
  public:
@@ -188,6 +210,11 @@ class Directory {
   absl::Status Load(absl::Span<const PageNeed> needs, PagePins* pins,
                     uint64_t* disk_bytes) ABSL_LOCKS_EXCLUDED(mu_);
 
+  // Copies pages, from disk those that are not in memory: what is warm there stays.
+  // The chunks and the data must outlive what is returned.
+  std::unique_ptr<PageCopies> StartCopies(absl::Span<const PageCopy> copies)
+      ABSL_LOCKS_EXCLUDED(mu_);
+
   // Returns when all of them are on disk. Blocking. A write that failed is tried again.
   // FailedPrecondition: there is no disk tier. DataLoss: one was there and is no more.
   // Unavailable, ResourceExhausted: the disk's.
@@ -228,6 +255,7 @@ class Directory {
  private:
   friend class ChunkRef;
   friend class PagePins;
+  class DiskCopies;
   using Entry = ChunkRef::Entry;
 
   ChunkRef CommitOnly(std::unique_ptr<Chunk> chunk, const ChunkRef* parent,
@@ -241,6 +269,8 @@ class Directory {
   bool EvictOne(EvictReason reason) ABSL_LOCKS_EXCLUDED(mu_);
   // Drops some pages that are cold and on disk; false if there are none.
   bool DropPages() ABSL_LOCKS_EXCLUDED(mu_);
+  // Makes pages resident whose bytes were read, as many as there is room for.
+  void Keep(absl::Span<const PageCopy> copies) ABSL_LOCKS_EXCLUDED(mu_);
   // False if no write is under way.
   bool AwaitAnyWrite() ABSL_LOCKS_EXCLUDED(mu_);
   // Brings in chunks that are all on disk.

@@ -42,6 +42,10 @@ class Completions {
   absl::Status first_error_ ABSL_GUARDED_BY(mu_);
 };
 
+uint64_t PageBytesOf(const PageCopy& copy) {
+  return copy.chunk->geometry().layers[copy.layer.value()].page_bytes;
+}
+
 bool SameLayers(const ChunkGeometry& memory, const DiskGeometry& disk) {
   return std::equal(memory.layers.begin(), memory.layers.end(), disk.layers.begin(),
                     disk.layers.end(),
@@ -368,6 +372,64 @@ absl::Status Directory::Load(absl::Span<const PageNeed> needs, PagePins* pins,
   pages_ += loaded;
   loaded_pages_ += loaded;
   return absl::OkStatus();
+}
+
+class Directory::DiskCopies final : public PageCopies {
+ public:
+  DiskCopies(Directory* directory, std::vector<PageCopy> from_disk, size_t reads)
+      : directory_(directory), from_disk_(std::move(from_disk)), completions_(reads) {}
+  ~DiskCopies() override { completions_.Wait().IgnoreError(); }
+
+  absl::Status Wait() override {
+    absl::Status status = completions_.Wait();
+    if (status.ok()) directory_->Keep(from_disk_);
+    return status;
+  }
+  void Done(const absl::Status& status) { completions_.Done(status); }
+
+ private:
+  Directory* const directory_;
+  const std::vector<PageCopy> from_disk_;
+  Completions completions_;
+};
+
+std::unique_ptr<PageCopies> Directory::StartCopies(absl::Span<const PageCopy> copies) {
+  std::vector<PageCopy> from_disk;
+  absl::flat_hash_map<const Chunk*, std::vector<DiskPageRead>> reads;
+  for (const PageCopy& copy : copies) {
+    const Chunk& chunk = *copy.chunk;
+    chunk.Pin();
+    const std::byte* page = chunk.page(copy.layer, copy.kv_head);
+    if (page != nullptr) std::memcpy(copy.data, page, PageBytesOf(copy));
+    chunk.Unpin();
+    if (page != nullptr) continue;
+    from_disk.push_back(copy);
+    reads[&chunk].push_back(DiskPageRead{copy.layer, copy.kv_head, copy.data});
+  }
+  auto started = std::make_unique<DiskCopies>(this, std::move(from_disk), reads.size());
+  for (auto& [chunk, pages] : reads) {
+    disk_->ReadPages(*chunk->disk(), std::move(pages), IoPriority::kPrefetch,
+                     [raw = started.get()](const absl::Status& s) { raw->Done(s); });
+  }
+  return started;
+}
+
+void Directory::Keep(absl::Span<const PageCopy> copies) {
+  uint64_t kept = 0;
+  for (const PageCopy& copy : copies) {
+    const Chunk& chunk = *copy.chunk;
+    std::vector<Slot> slot;
+    const absl::Status taken =
+        host_->Take(chunk.geometry().space, PageBytesOf(copy), 1, &slot);
+    if (!taken.ok()) break;
+    std::memcpy(slot.front().data(), copy.data, PageBytesOf(copy));
+    chunk.Pin();
+    kept += chunk.SetPage(copy.layer, copy.kv_head, std::move(slot.front()));
+    chunk.Unpin();
+  }
+  MutexLock lock(&mu_);
+  pages_ += kept;
+  loaded_pages_ += kept;
 }
 
 }  // namespace kvtier::tiers

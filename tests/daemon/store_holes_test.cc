@@ -264,10 +264,11 @@ TEST_F(StoreHoles, WhatIsInMemoryOfAHoleStaysThere) {
   Damage(18, 2, 2);
   ASSERT_THAT(Read(sequence, 1, 128, 64), Fails(StatusCode::kDataLoss, "chunk 2"));
   // Far more than memory holds goes by.
-  for (uint32_t layer = 0; layer < 2; ++layer) {
-    for (uint64_t begin = 192; begin < 8192; begin += 800) {
-      ASSERT_EQ(Read(sequence, layer, begin, 800), absl::OkStatus());
-    }
+  const std::vector<float> query = QueryOf(model_, 1);
+  for (uint64_t step = 1; step <= 20; ++step) {
+    RetrieveItem item = ItemFor(sequence, step % 2, step, query, 192 + 400 * step);
+    item.candidates_begin = TokenIndex(192 + 400 * (step - 1));
+    ASSERT_TRUE(Collect(*session_, item).ok());
   }
   EXPECT_GT(Host().dropped_pages, 0u);
   auto rows = ReadLayer(*session_, sequence, 0, 128, 64);
