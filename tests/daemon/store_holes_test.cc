@@ -98,6 +98,27 @@ TEST_F(StoreHoles, TheFirstChunkAndSelectionsToo) {
   EXPECT_TRUE(parts->front().rows == StoredRows(model_, 8, 1, 0, 512));
 }
 
+// What selections are made by must be the new rows' too.
+TEST_F(StoreHoles, SelectionsAreThoseOfTheRefilledRows) {
+  Seal(Filled(512, 19), 512);
+  Start(OnDisk());
+  const SequenceId sequence = Open(Ids(512, 19), "kvtier", 8)->sequence;
+  const std::vector<float> query = QueryOf(model_, 3);
+  ASSERT_TRUE(Collect(*session_, ItemFor(sequence, 1, 1, query, 512)).ok());
+  for (uint32_t page = 0; page < 4; ++page) Damage(19, 2, page);
+  ASSERT_FALSE(store_->Verify("disk")->findings.empty());
+  ASSERT_EQ(Refill(sequence, 2, 23), absl::OkStatus());
+  const SequenceId fresh = Open(Ids(512, 19), "kvtier", 8)->sequence;
+  auto refilled = Collect(*session_, ItemFor(sequence, 1, 2, query, 512));
+  auto right = Collect(*session_, ItemFor(fresh, 1, 2, query, 512));
+  ASSERT_TRUE(refilled.ok()) << refilled.status();
+  ASSERT_TRUE(right.ok()) << right.status();
+  EXPECT_EQ(refilled->front().added, right->front().added);
+  EXPECT_EQ(refilled->front().rows, right->front().rows);
+  EXPECT_EQ(refilled->front().rest_output, right->front().rest_output);
+  EXPECT_EQ(refilled->front().rest_lse, right->front().rest_lse);
+}
+
 TEST_F(StoreHoles, WhatNobodyHasReadIsAHoleFromTheStart) {
   const SequenceId sequence = OnlyOnDisk(9);
   Damage(9, 5, 0);

@@ -157,18 +157,26 @@ absl::Status DiskEngine::LoadChunks() {
 std::vector<bool> DiskEngine::LinkParents(
     const std::vector<std::optional<ChunkName>>& parents) {
   std::vector<bool> orphan(parents.size());
+  // A parent is written before its children, but for holes that were filled, and for bad
+  // records, which may make a circle.
+  bool younger_parent = false;
   for (Index index = 0; index < parents.size(); ++index) {
     if (!parents[index]) continue;
     ChunkTable::Entry& entry = table_[index];
     entry.parent = table_.Find(*parents[index]);
     orphan[index] = entry.parent == ChunkTable::kNone;
+    younger_parent =
+        younger_parent ||
+        (!orphan[index] && table_[entry.parent].generation >= entry.generation);
   }
-  std::vector<bool> in_circle(parents.size(), true);
-  for (const Index index : table_.ChildrenFirst(in_circle)) in_circle[index] = false;
-  for (Index index = 0; index < parents.size(); ++index) {
-    if (!in_circle[index]) continue;
-    orphan[index] = true;
-    table_[index].parent = ChunkTable::kNone;
+  if (younger_parent) {
+    std::vector<bool> in_circle(parents.size(), true);
+    for (const Index index : table_.ChildrenFirst(in_circle)) in_circle[index] = false;
+    for (Index index = 0; index < parents.size(); ++index) {
+      if (!in_circle[index]) continue;
+      orphan[index] = true;
+      table_[index].parent = ChunkTable::kNone;
+    }
   }
   std::vector<bool> lost = table_.WithDescendants(
       [&](Index index, const ChunkTable::Entry&) -> bool { return orphan[index]; });
