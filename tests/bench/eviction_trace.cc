@@ -9,8 +9,8 @@
 namespace kvtier::bench {
 namespace {
 
-constexpr double kMinute = 60, kHour = 3600;
-constexpr uint32_t kSystemPrompt = 8;  // chunks
+constexpr double kMinute = 60, kHour = 3600;  // seconds
+constexpr uint32_t kSystemPrompt = 8;         // chunks
 
 // Makes chunks and requests, the latter at times, in any order.
 class TraceBuilder {
