@@ -159,7 +159,6 @@ ChunkRef Directory::CommitOnly(std::unique_ptr<Chunk> chunk, const ChunkRef* par
   }
   ++chunks_of_space_[geometry.space.value()];
   if (entry->chunk->disk() != nullptr) {
-    Use(entry, ChunkUse::kFound);  // on disk
     AddToDroppable(entry);
   } else if (disk_ != nullptr && sharing == Sharing::kShared) {
     QueueWrite(entry);

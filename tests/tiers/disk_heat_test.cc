@@ -3,7 +3,6 @@
 // that is filled, used, closed or killed, and filled with other chunks; its catalog is
 // looked into and changed.
 
-#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/tiers/disk_fixture.h"
 #include "tiers/directory.h"
@@ -11,9 +10,6 @@
 
 namespace kvtier::tiers {
 namespace {
-
-using ::testing::IsEmpty;
-using ::testing::Not;
 
 constexpr uint32_t kFits = 64;  // chunks of the fixture's geometry
 constexpr uint32_t kWarm = 20;  // of these, so many are found again
@@ -74,7 +70,7 @@ TEST_F(DiskHeatTest, AfterAKillItIsKnownAsFarAsTicksCame) {
   Fill();
   FindWarm();
   Pass(1);
-  // The catalog's one job at a time: this one's record comes after those heats.
+  // This one's record comes after them in the catalog.
   ASSERT_EQ(WriteAndRelease(500), absl::OkStatus());
   ASSERT_EQ(Kill(), absl::OkStatus());
   Scan();
@@ -97,22 +93,14 @@ TEST_F(DiskHeatTest, ATickWritesALittle) {
     ASSERT_EQ(WriteAndRelease(n), absl::OkStatus());
     ASSERT_TRUE(tier_->Find(NumberedName(n)).has_value());
   }
-  const auto stored_after_ticks = [&](int ticks) {
-    for (int i = 0; i < ticks; ++i) {
-      Pass(1);
-      // The next Tick finds the catalog idle.
-      EXPECT_EQ(WriteAndRelease(500), absl::OkStatus());
-      EXPECT_EQ(Remove(500), absl::OkStatus());
-    }
-    EXPECT_EQ(Kill(), absl::OkStatus());
-    uint32_t stored = 0;
-    for (uint32_t n = 1; n <= 200; ++n) {
-      stored += ChangeCatalog(HeatKey(NumberedName(n)), std::nullopt).has_value();
-    }
-    EXPECT_EQ(Open(), absl::OkStatus());
-    return stored;
-  };
-  EXPECT_EQ(stored_after_ticks(1), 64u);
+  Pass(1);
+  // This one's record comes after them in the catalog.
+  ASSERT_EQ(WriteAndRelease(500), absl::OkStatus());
+  ASSERT_EQ(Kill(), absl::OkStatus());
+  uint32_t stored = 0;
+  for (uint32_t n = 1; n <= 200; ++n)
+    stored += ChangeCatalog(HeatKey(NumberedName(n)), std::nullopt).has_value();
+  EXPECT_EQ(stored, 64u);
 }
 
 TEST_F(DiskHeatTest, OfWhatWasNeverFoundNothingIsWritten) {
@@ -194,44 +182,76 @@ TEST_F(DiskHeatTest, ACloseThatCantWriteItLosesNothingElse) {
   EXPECT_EQ(Check(1), absl::OkStatus());
 }
 
-// A directory over the tier: what is found in memory counts on disk too.
-TEST_F(DiskHeatTest, WhatIsFoundInMemoryStaysOnDisk) {
-  ASSERT_EQ(Open(), absl::OkStatus());
-  auto geometry = std::make_shared<ChunkGeometry>(NamespaceIndex(0));
-  geometry->AddLayer(2, 4000, 100);
-  geometry->disk = geometry_;
-  MemoryBudget budget(8 << 20);
-  HostTier host(&budget, HostTierOptions{.region_bytes = 64 << 10});
-  Directory directory(&budget, &host, tier_.get());
-  const auto add = [&](uint32_t n) {
-    auto chunk = directory.NewChunk(geometry);
-    ASSERT_TRUE(chunk.ok());
+// A directory over the tier.
+class DirectoryHeatTest : public DiskHeatTest {
+ protected:
+  void SetUp() override {
+    UseSegments(256);
+    ASSERT_EQ(Open(), absl::OkStatus());
+    memory_geometry_->AddLayer(2, 4000, 100);
+    memory_geometry_->disk = geometry_;
+    directory_.emplace(&budget_, &host_, tier_.get());
+  }
+  void TearDown() override { directory_.reset(); }
+
+  // A chunk that is in memory and on disk, and that nobody uses.
+  void Add(uint32_t n) {
+    auto chunk = directory_->NewChunk(memory_geometry_);
+    ASSERT_TRUE(chunk.ok()) << chunk.status();
     const Content content = ContentOf(*geometry_, n);
+    const NamespaceIndex space = memory_geometry_->space;
     Block block;
-    block.pages = *directory.AllocateSlots(geometry->space, 4000, 2);
-    block.abstract = std::move(directory.AllocateSlots(geometry->space, 100, 1)->front());
-    for (uint32_t head = 0; head < 2; ++head) {
-      std::memcpy(block.pages[head].data(), content.pages[head].data(), 4000);
-    }
+    block.pages = *directory_->AllocateSlots(space, 4000, 2);
+    block.abstract = std::move(directory_->AllocateSlots(space, 100, 1)->front());
     std::memcpy(block.abstract.data(), content.abstracts[0].data(), 100);
     (*chunk)->SetBlock(LayerIndex(0), std::move(block));
     (*chunk)->set_rows(LayerIndex(0), kChunkTokens);
     for (uint32_t head = 0; head < 2; ++head) {
-      (*chunk)->set_crc(LayerIndex(0), head,
-                        kernels::Crc32c(0, content.pages[head].data(), 4000));
+      const std::vector<std::byte>& page = content.pages[head];
+      std::memcpy((*chunk)->page(LayerIndex(0), head), page.data(), 4000);
+      (*chunk)->set_crc(LayerIndex(0), head, kernels::Crc32c(0, page.data(), 4000));
     }
     (*chunk)->SetName(NumberedName(n));
-    ChunkRef ref = directory.Commit(*std::move(chunk), nullptr, Sharing::kShared);
-    ASSERT_EQ(directory.AwaitWritten(absl::MakeConstSpan(&ref, 1)), absl::OkStatus());
-  };
-  for (uint32_t n = 1; n <= kWarm; ++n) add(n);
+    const ChunkRef ref = directory_->Commit(*std::move(chunk), nullptr, Sharing::kShared);
+    ASSERT_EQ(directory_->AwaitWritten(absl::MakeConstSpan(&ref, 1)), absl::OkStatus());
+  }
+  // Opens a sequence of one chunk, and closes it. Whether it was in memory.
+  bool Use(uint32_t n) {
+    std::vector<FoundChunk> found;
+    found.push_back(directory_->Lookup(NumberedName(n)));
+    const bool in_memory = found[0].host.has_value();
+    const auto chunks = directory_->BringIn(std::move(found), memory_geometry_);
+    EXPECT_TRUE(chunks.ok() && chunks->size() == 1) << n;
+    return in_memory;
+  }
+
+  const std::shared_ptr<ChunkGeometry> memory_geometry_ =
+      std::make_shared<ChunkGeometry>(NamespaceIndex(0));
+  MemoryBudget budget_{256 << 10};
+  HostTier host_{&budget_, HostTierOptions{.region_bytes = 16 << 10}};
+  std::optional<Directory> directory_;
+};
+
+TEST_F(DirectoryHeatTest, WhatIsFoundInMemoryStaysOnDisk) {
+  for (uint32_t n = 1; n <= 10; ++n) Add(n);
   // Half of them are found, in memory, while the disk has them pinned.
-  for (uint32_t n = 1; n <= kWarm / 2; ++n)
-    ASSERT_TRUE(directory.Lookup(NumberedName(n)).host.has_value());
-  ASSERT_EQ(directory.EvictAll(), kWarm);
-  Scan();
-  EXPECT_EQ(Left(), kWarm / 2);
-  EXPECT_EQ(Left(kWarm / 2), kWarm / 2);
+  for (uint32_t n = 1; n <= 5; ++n) EXPECT_TRUE(Use(n));
+  ASSERT_EQ(directory_->EvictAll(), 10u);
+  for (uint32_t n = 1000; n < 2000; ++n) ASSERT_EQ(WriteAndRelease(n), absl::OkStatus());
+  EXPECT_EQ(Left(10), 5u);
+  EXPECT_EQ(Left(5), 5u);
+}
+
+// All that is on disk is opened once.
+TEST_F(DirectoryHeatTest, AScanOfTheDiskLeavesWhatIsWarmInMemory) {
+  constexpr uint32_t kScan = 500;
+  for (uint32_t n = 1000; n < 1000 + kScan; ++n)
+    ASSERT_EQ(WriteAndRelease(n), absl::OkStatus());
+  for (uint32_t n = 1; n <= 5; ++n) Add(n);
+  for (uint32_t n = 1; n <= 5; ++n) EXPECT_TRUE(Use(n));
+  for (uint32_t n = 1000; n < 1000 + kScan; ++n) Use(n);
+  EXPECT_GT(directory_->Stats().evicted_chunks, kScan / 2);
+  for (uint32_t n = 1; n <= 5; ++n) EXPECT_TRUE(Use(n)) << n;
 }
 
 }  // namespace
