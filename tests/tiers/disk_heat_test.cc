@@ -220,7 +220,7 @@ class DirectoryHeatTest : public DiskHeatTest {
     std::vector<FoundChunk> found;
     found.push_back(directory_->Lookup(NumberedName(n)));
     const bool in_memory = found[0].host.has_value();
-    const auto chunks = directory_->BringIn(std::move(found), memory_geometry_);
+    const auto chunks = directory_->BringIn(std::move(found), memory_geometry_, nullptr);
     EXPECT_TRUE(chunks.ok() && chunks->size() == 1) << n;
     return in_memory;
   }
