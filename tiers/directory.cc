@@ -19,6 +19,16 @@ uint64_t BytesOf(const Chunk& chunk) {
 
 }  // namespace
 
+Heat& Directory::OrderAccess::heat(Entry* entry) const { return entry->heat; }
+
+uint32_t& Directory::OrderAccess::position(Entry* entry) const {
+  return entry->order_position;
+}
+
+uint64_t Directory::OrderAccess::weight(Entry* entry) const {
+  return BytesOf(*entry->chunk);
+}
+
 ChunkRef& ChunkRef::operator=(ChunkRef&& other) noexcept {
   if (this != &other) {
     Reset();
@@ -101,6 +111,7 @@ std::optional<ChunkRef> Directory::Find(const ChunkName& name) {
     return std::nullopt;
   }
   AddReferenceLocked(entry);
+  Use(entry, ChunkUse::kFound);
   return ChunkRef(this, entry);
 }
 
@@ -122,6 +133,7 @@ ChunkRef Directory::CommitOnly(std::unique_ptr<Chunk> chunk, const ChunkRef* par
     ++duplicates_;
     loser = std::move(chunk);
     AddReferenceLocked(place->second.get());
+    Use(place->second.get(), ChunkUse::kFound);
     return ChunkRef(this, place->second.get());
   }
   place->second = std::make_unique<Entry>();
@@ -131,11 +143,15 @@ ChunkRef Directory::CommitOnly(std::unique_ptr<Chunk> chunk, const ChunkRef* par
   entry->references = 1;
   if (parent != nullptr) {
     entry->parent = Current(parent->entry_);
-    const bool evictable = entry->parent->references == 0 && entry->parent->children == 0;
-    if (evictable) evictable_.erase(entry->parent->last_use);
+    if (in_order(entry->parent)) order_.SetEvictable(entry->parent, false);
     ++entry->parent->children;
   }
   BecomeBusy(entry);
+  if (in_order(entry)) {
+    ++clock_;
+    order_.Add(entry, hole == nullptr ? Heat::New(clock_)
+                                      : hole->heat.Used(clock_, ChunkUse::kStill));
+  }
   const ChunkGeometry& geometry = entry->chunk->geometry();
   pages_ += entry->chunk->resident_pages();
   if (chunks_of_space_.size() <= geometry.space.value()) {
@@ -218,7 +234,7 @@ DirectoryStats Directory::Stats() const {
   return DirectoryStats{
       .chunks = entries_.size() + superseded_.size(),
       .pages = pages_,
-      .evictable_chunks = evictable_.size(),
+      .evictable_chunks = order_.evictable_count(),
       .evicted_chunks = std::accumulate(evicted_.begin(), evicted_.end(), uint64_t{0}),
       .evicted_for = evicted_,
       .duplicate_chunks = duplicates_,
@@ -240,7 +256,7 @@ void Directory::AddReference(Entry* entry) {
 
 void Directory::AddReferenceLocked(Entry* entry) {
   if (entry->references++ > 0) return;
-  if (entry->children == 0) evictable_.erase(entry->last_use);
+  if (in_order(entry)) order_.SetEvictable(entry, false);
   if (entry->busy_children == 0) BecomeBusy(entry);
 }
 
@@ -269,7 +285,8 @@ std::unique_ptr<Directory::Entry> Directory::TakeHole(const ChunkName& name) {
   if (found == entries_.end() || !found->second->chunk->disk_lost()) return nullptr;
   std::unique_ptr<Entry> hole = std::move(found->second);
   entries_.erase(found);
-  if (hole->references == 0 && hole->children == 0) evictable_.erase(hole->last_use);
+  if (in_order(hole.get())) order_.Remove(hole.get());
+  hole->superseded = true;
   return hole;
 }
 
@@ -288,7 +305,6 @@ void Directory::Supersede(std::unique_ptr<Entry> former, Entry* entry,
   };
   for (const auto& [name, child] : entries_) adopt(child.get());
   for (const auto& [child, owned] : superseded_) adopt(child);
-  former->superseded = true;
   Entry* gone = former.get();
   superseded_.emplace(gone, std::move(former));
   if (gone->references > 0) return;
@@ -302,7 +318,21 @@ Directory::Entry* Directory::Current(Entry* entry) {
   return found == entries_.end() ? entry : found->second.get();
 }
 
+bool Directory::in_order(const Entry* entry) const {
+  return entry->sharing == Sharing::kShared && !entry->superseded;
+}
+
+void Directory::Use(Entry* entry, ChunkUse use) {
+  if (in_order(entry)) order_.SetHeat(entry, entry->heat.Used(++clock_, use));
+}
+
+void Directory::UseOnDisk(const Entry* entry, ChunkUse use) {
+  const DiskChunk* chunk = entry->chunk->disk();
+  if (chunk != nullptr) disk_->Touch(*chunk, use);
+}
+
 void Directory::Release(Entry* entry) {
+  UseOnDisk(entry, ChunkUse::kStill);
   std::vector<std::unique_ptr<Chunk>> dropped;
   MutexLock lock(&mu_);
   ReleaseLocked(entry, &dropped, /*is_use=*/true);
@@ -311,7 +341,7 @@ void Directory::Release(Entry* entry) {
 void Directory::ReleaseLocked(Entry* entry, std::vector<std::unique_ptr<Chunk>>* dropped,
                               bool is_use) {
   assert(entry->references > 0);
-  if (is_use) entry->last_use = ++clock_;  // no key while it is referred to
+  if (is_use) Use(entry, ChunkUse::kStill);
   if (--entry->references > 0) return;
   if (entry->busy_children == 0) BecomeIdle(entry);
   if (entry->children == 0) MaybeEvictable(entry, dropped);
@@ -320,23 +350,17 @@ void Directory::ReleaseLocked(Entry* entry, std::vector<std::unique_ptr<Chunk>>*
 bool Directory::EvictOne(EvictReason reason) {
   std::vector<std::unique_ptr<Chunk>> dropped;
   MutexLock lock(&mu_);
-  if (evictable_.empty()) return false;
-  Entry* coldest = evictable_.begin()->second;
-  evictable_.erase(evictable_.begin());
+  const std::optional<Entry*> coldest = order_.Coldest();
+  if (!coldest) return false;
   ++evicted_[static_cast<size_t>(reason)];
-  if (Entry* parent = Remove(coldest, &dropped)) MaybeEvictable(parent, &dropped);
+  if (Entry* parent = Remove(*coldest, &dropped)) MaybeEvictable(parent, &dropped);
   return true;
 }
 
 void Directory::MaybeEvictable(Entry* entry,
                                std::vector<std::unique_ptr<Chunk>>* dropped) {
   while (entry != nullptr && entry->references == 0 && entry->children == 0) {
-    if (entry->sharing == Sharing::kShared && !entry->superseded) {
-      // A parent that took over its child's time meets no other of the same time: the
-      // child is gone.
-      evictable_.emplace(entry->last_use, entry);
-      return;
-    }
+    if (in_order(entry)) return order_.SetEvictable(entry, true);
     entry = Remove(entry, dropped);
   }
 }
@@ -355,8 +379,9 @@ Directory::Entry* Directory::Remove(Entry* entry,
   --chunks_of_space_[geometry.space.value()];
   if (parent != nullptr) {
     --parent->children;
-    parent->last_use = std::max(parent->last_use, entry->last_use);
+    if (in_order(parent)) order_.SetHeat(parent, std::max(parent->heat, entry->heat));
   }
+  if (in_order(entry)) order_.Remove(entry);
   dropped->push_back(std::move(entry->chunk));
   if (entry->superseded) {
     superseded_.erase(entry);

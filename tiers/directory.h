@@ -2,10 +2,10 @@
 // needs some asks here, because only the directory knows what may go to make room.
 //
 // A chunk is kept as long as an open sequence refers to it (ChunkRef), and after that
-// until memory is needed. The coldest goes first, where heat is the time of last use;
-// but never a chunk whose child is cached, so that a cached prefix has no hole: a parent
-// becomes evictable when its last child is gone, as warm as that child was. A chunk that
-// can't be found again (a random name) goes with its last reference.
+// until memory is needed. The coldest goes first (tiers/eviction_order.h), but never a
+// chunk whose child is cached, so that a cached prefix has no hole: a parent becomes
+// evictable when its last child is gone, as warm as that child was. A chunk that can't be
+// found again (a random name) goes with its last reference.
 //
 // With a disk tier, every chunk that can be found again is written behind its commit, in
 // the order of commits. What is on disk is found there after it was evicted here, or
@@ -40,7 +40,6 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/container/btree_map.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -49,6 +48,8 @@
 #include "tiers/chunk.h"
 #include "tiers/chunk_name.h"
 #include "tiers/disk/disk_tier.h"
+#include "tiers/eviction_order.h"
+#include "tiers/heat.h"
 #include "tiers/host/host_tier.h"
 #include "tiers/memory_budget.h"
 
@@ -262,6 +263,11 @@ class Directory {
                       Sharing sharing) ABSL_LOCKS_EXCLUDED(mu_);
   void AddReference(Entry* entry) ABSL_LOCKS_EXCLUDED(mu_);
   void Release(Entry* entry) ABSL_LOCKS_EXCLUDED(mu_);
+  void Use(Entry* entry, ChunkUse use) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Tells the disk tier of a use here, of a chunk that the caller refers to.
+  void UseOnDisk(const Entry* entry, ChunkUse use) ABSL_LOCKS_EXCLUDED(mu_);
+  // Of an entry in order_.
+  bool in_order(const Entry* entry) const;
 
   // Evicts, drops pages, or waits for a write; false if nothing of that is possible.
   bool MakeRoom() ABSL_LOCKS_EXCLUDED(mu_);
@@ -332,10 +338,16 @@ class Directory {
   absl::flat_hash_map<Entry*, std::unique_ptr<Entry>> superseded_ ABSL_GUARDED_BY(mu_);
   // Of busy entries, all pages counted.
   uint64_t busy_bytes_ ABSL_GUARDED_BY(mu_) = 0;
-  // By time of last use.
-  absl::btree_map<uint64_t, Entry*> evictable_ ABSL_GUARDED_BY(mu_);
+  struct OrderAccess {
+    Heat& heat(Entry* entry) const;
+    uint32_t& position(Entry* entry) const;
+    // In bytes, as if all pages were in memory.
+    uint64_t weight(Entry* entry) const;
+  };
+  // Of all that others can find.
+  EvictionOrder<Entry*, OrderAccess> order_ ABSL_GUARDED_BY(mu_){OrderAccess()};
   std::vector<uint64_t> chunks_of_space_ ABSL_GUARDED_BY(mu_);
-  uint64_t clock_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t clock_ ABSL_GUARDED_BY(mu_) = 0;  // of uses
   uint64_t pages_ ABSL_GUARDED_BY(mu_) = 0;
   std::array<uint64_t, kEvictReasons> evicted_ ABSL_GUARDED_BY(mu_) = {};
   uint64_t duplicates_ ABSL_GUARDED_BY(mu_) = 0;
@@ -368,8 +380,9 @@ struct ChunkRef::Entry {
   enum class Write : uint8_t { kNone, kUnderWay, kFailed } write = Write::kNone;
   absl::Status write_error;
   std::optional<size_t> droppable;  // index in droppable_
-  // Unique among evictable entries, being a key there.
-  uint64_t last_use = 0;
+  // Directory::order_'s.
+  Heat heat;
+  uint32_t order_position = kNotEvictable;
 };
 
 inline const Chunk& ChunkRef::operator*() const { return *entry_->chunk; }

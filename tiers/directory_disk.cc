@@ -243,7 +243,11 @@ FoundChunk Directory::Lookup(const ChunkName& name) {
   FoundChunk found;
   found.name = name;
   found.host = Find(name);
-  if (!found.host.has_value() && disk_ != nullptr) found.disk = disk_->Find(name);
+  if (found.host.has_value()) {
+    UseOnDisk(found.host->entry_, ChunkUse::kFound);
+  } else if (disk_ != nullptr) {
+    found.disk = disk_->Find(name);
+  }
   return found;
 }
 

@@ -51,6 +51,8 @@ std::vector<Bench> DiskBenches();
 std::vector<Bench> DiskStartBenches();
 // The disk tier behind kvtierd.
 std::vector<Bench> ResumeBenches();
+// Policies of eviction, on traces.
+std::vector<Bench> EvictionBenches();
 // The daemon by itself.
 std::vector<Bench> DaemonBenches();
 

@@ -104,6 +104,11 @@ TEST_F(KvtierBench, MakesTheDisksRowsWhereTheProbeCanRun) {
   }
 }
 
+TEST_F(KvtierBench, MakesTheEvictionsRows) {
+  ExpectRows("^eviction\\.", {"eviction.chat", "eviction.scan", "eviction.zipf",
+                              "eviction.agents", "eviction.rounds", "eviction.shift"});
+}
+
 TEST_F(KvtierBench, ListsWhatItWouldRun) {
   testing::ChildProcess process({KVTIER_BENCH_PATH, "--list", "--filter", "^daemon"});
   EXPECT_EQ(process.ReadLine(), "daemon.idle_rss");

@@ -19,7 +19,7 @@ std::vector<Bench> AllBenches() {
   std::vector<Bench> all;
   for (std::vector<Bench> some :
        {WireBenches(), RetrieveBenches(), ScoreBenches(), DiskBenches(),
-        DiskStartBenches(), ResumeBenches(), DaemonBenches()}) {
+        DiskStartBenches(), ResumeBenches(), EvictionBenches(), DaemonBenches()}) {
     for (Bench& bench : some) all.push_back(std::move(bench));
   }
   return all;

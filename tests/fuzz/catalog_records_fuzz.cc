@@ -52,7 +52,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   TrySuperblock(bytes);
   TryRecord(bytes, DecodeGeometry, EncodeGeometry);
   TryRecord(bytes, DecodeChunkRecord, EncodeChunkRecord);
+  TryRecord(bytes, DecodeHeat, EncodeHeat);
   TryRecord(bytes, DecodeGeometryKey, GeometryKey);
   TryRecord(bytes, DecodeChunkKey, ChunkKey);
+  TryRecord(bytes, DecodeHeatKey, HeatKey);
   return 0;
 }

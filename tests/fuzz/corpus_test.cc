@@ -93,12 +93,15 @@ Corpus CatalogRecords() {
           {"valid_chunk_next", next},
           {"valid_geometry_key", GeometryKey(70000)},
           {"valid_chunk_key", ChunkKey(Name(8))},
+          {"valid_heat", EncodeHeat(Heat::New(77).Used(78, ChunkUse::kFound))},
+          {"valid_heat_key", HeatKey(Name(8))},
           {"broken_empty", ""},
           {"broken_superblock_magic", Flipped(EncodeSuperblock({}), 3)},
           {"broken_superblock_longer", EncodeSuperblock({}) + "x"},
           {"broken_geometry_space", Flipped(geometry, 3)},
           {"broken_geometry_layers", Flipped(geometry, 42)},
           {"broken_geometry_cut", geometry.substr(0, geometry.size() - 1)},
+          {"broken_heat_key_cut", HeatKey(Name(8)).substr(0, 32)},
           {"broken_chunk_unknown_flag", Flipped(next, 20)},
           {"broken_chunk_cut", next.substr(0, next.size() - 1)},
           {"broken_chunk_longer", first + "x"}};
@@ -113,7 +116,8 @@ bool IsExtentHeader(const std::string& bytes) {
 
 bool IsCatalogRecord(const std::string& bytes) {
   return DecodeSuperblock(bytes) || DecodeGeometry(bytes) || DecodeChunkRecord(bytes) ||
-         DecodeGeometryKey(bytes) || DecodeChunkKey(bytes);
+         DecodeHeat(bytes) || DecodeGeometryKey(bytes) || DecodeChunkKey(bytes) ||
+         DecodeHeatKey(bytes);
 }
 
 void ExpectCommitted(const std::string& target, const Corpus& corpus) {

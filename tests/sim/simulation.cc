@@ -176,6 +176,7 @@ void Simulation::StartFill() {
 void Simulation::StartRead(size_t index) {
   std::optional<DiskChunk> found = tier_->Find(chunks_[index].name);
   if (!found) return;
+  tier_->Touch(*found, Below(random_, 2) == 0 ? ChunkUse::kFound : ChunkUse::kStill);
   ReadAll(index, *std::move(found), [this](std::string wrong, uint64_t) {
     if (!wrong.empty() && !files_->is_off()) Fail(wrong);
   });
@@ -255,6 +256,10 @@ void Simulation::Work() {
     if (action == 17) Damage(at);
     if (action > 17) StartFill();
     if (faulty_ && Below(random_, 6) == 0) Disturb();
+    if (Below(random_, 6) == 0) {  // heat goes to the catalog
+      now_ += absl::Milliseconds(200);
+      tier_->Tick(now_);
+    }
     for (uint64_t steps = Below(random_, 8); steps > 0; --steps) Step();
     if (pinned_.size() > 6) pinned_.erase(pinned_.begin());
   }

@@ -117,6 +117,24 @@ TEST_F(DirectoryTest, AParentIsAsWarmAsItsWarmestChild) {
   EXPECT_FALSE(Cached(3));
 }
 
+TEST_F(DirectoryTest, AScanLeavesWhatWasFoundAgain) {
+  for (uint8_t n : {1, 2, 3}) Add(n);
+  for (uint8_t n : {1, 2}) EXPECT_TRUE(Cached(n));
+  for (uint8_t n = 10; n < 250; ++n) Add(n);
+  EXPECT_GT(directory_.Stats().evicted_chunks, 200u);
+  EXPECT_TRUE(Cached(1));
+  EXPECT_TRUE(Cached(2));
+  EXPECT_FALSE(Cached(3));
+}
+
+TEST_F(DirectoryTest, ACommitOfANameThatIsThereFindsIt) {
+  for (uint8_t n : {1, 2}) Add(n);
+  Add(1);
+  for (uint8_t n = 10; n < 250; ++n) Add(n);
+  EXPECT_TRUE(Cached(1));
+  EXPECT_FALSE(Cached(2));
+}
+
 TEST_F(DirectoryTest, VerifySeesAFlippedBit) {
   auto chunk = Make(geometry_);
   ASSERT_TRUE(chunk.ok()) << chunk.status();

@@ -2,9 +2,6 @@
 // what can't be done is refused with the reason, and when the disk is well again so is
 // the tier. Method: the virtual disk fails requests, flips bytes, and is full, on demand.
 
-#include <rocksdb/db.h>
-#include <rocksdb/env.h>
-
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/tiers/disk_fixture.h"
@@ -162,23 +159,7 @@ TEST_F(DiskFaultsTest, AFullCatalogStopsWritingUntilThereIsRoom) {
   EXPECT_EQ(tier_->Stats().used_bytes, 2 * kExtentBytes);
 }
 
-class DiskOpenTest : public DiskFaultsTest {
- protected:
-  void ChangeCatalog(const std::string& key, const std::string& value) {
-    Close();
-    files_ = sim::VirtualFiles::Create(files_image_);
-    rocksdb::Options options;
-    options.env = files_->env();
-    rocksdb::DB* db = nullptr;
-    ASSERT_TRUE(rocksdb::DB::Open(options, "/disk/catalog", &db).ok());
-    ASSERT_TRUE(db->Put(rocksdb::WriteOptions(), key, value).ok());
-    ASSERT_TRUE(db->Close().ok());
-    delete db;
-    files_image_ = files_->Images();
-    files_.reset();
-    io_.reset();
-  }
-};
+class DiskOpenTest : public DiskFaultsTest {};
 
 TEST_F(DiskOpenTest, AnotherFormatVersionIsRefused) {
   ASSERT_EQ(Open(), absl::OkStatus());

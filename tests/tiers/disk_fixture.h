@@ -3,6 +3,9 @@
 #ifndef KVTIER_TESTS_TIERS_DISK_FIXTURE_H_
 #define KVTIER_TESTS_TIERS_DISK_FIXTURE_H_
 
+#include <rocksdb/db.h>
+#include <rocksdb/env.h>
+
 #include <condition_variable>
 #include <cstring>
 #include <deque>
@@ -123,6 +126,35 @@ class DiskTierFixture : public ::testing::Test {
   absl::Status Restart() {
     Close();
     return Open();
+  }
+
+  // As a power failure that spares what was not synced: nothing is written at the end.
+  absl::Status Kill() {
+    const sim::FileImages files = files_->Images();
+    Close();
+    files_image_ = files;
+    return Open();
+  }
+  // Closes the tier and changes its catalog; no value: what the key's was.
+  std::optional<std::string> ChangeCatalog(const std::string& key,
+                                           std::optional<std::string> value) {
+    Close();
+    files_ = sim::VirtualFiles::Create(files_image_);
+    rocksdb::Options options;
+    options.env = files_->env();
+    rocksdb::DB* opened = nullptr;
+    EXPECT_TRUE(rocksdb::DB::Open(options, "/disk/catalog", &opened).ok());
+    std::unique_ptr<rocksdb::DB> db(opened);
+    std::string before;
+    const bool was_there = db->Get(rocksdb::ReadOptions(), key, &before).ok();
+    if (value) {
+      EXPECT_TRUE(db->Put(rocksdb::WriteOptions(), key, *value).ok());
+    }
+    db.reset();
+    files_image_ = files_->Images();
+    files_.reset();
+    io_.reset();
+    return was_there ? std::optional(before) : std::nullopt;
   }
 
   static Content ContentOf(const DiskGeometry& geometry, uint32_t seed) {

@@ -130,6 +130,7 @@ TEST_F(DiskHolesTest, AFullDiskEvictsWhatContinuesAHoleAndThenTheHole) {
   OpenWithAHole();
   for (uint32_t n = 10; n < 10 + 64; ++n) {
     ASSERT_EQ(WriteAndRelease(n), absl::OkStatus());
+    EXPECT_TRUE(tier_->Find(NumberedName(n)).has_value()) << "warmer than the hole";
   }
   EXPECT_EQ(holes(), 0u);
   EXPECT_FALSE(Contains(3));

@@ -97,6 +97,12 @@ TEST(CatalogRecordsTest, ComeBackAndRefuseTruncationAndMore) {
     EXPECT_FALSE(DecodeGeometry(value.substr(0, n)));
   EXPECT_EQ(DecodeChunkKey(ChunkKey(NumberedName(8))), NumberedName(8));
   EXPECT_EQ(DecodeGeometryKey(GeometryKey(70000)), 70000u);
+  EXPECT_EQ(DecodeHeatKey(HeatKey(NumberedName(8))), NumberedName(8));
+  EXPECT_FALSE(DecodeHeatKey(ChunkKey(NumberedName(8))));
+  const Heat heat = Heat::New(77).Used(78, ChunkUse::kFound);
+  EXPECT_EQ(DecodeHeat(EncodeHeat(heat)), heat);
+  EXPECT_FALSE(DecodeHeat("1234567"));
+  EXPECT_FALSE(DecodeHeat("123456789"));
   EXPECT_FALSE(DecodeChunkKey("C"));
   EXPECT_FALSE(DecodeGeometryKey("C1234"));
   EXPECT_EQ(DecodeSuperblock(EncodeSuperblock({.starts = 4}))->starts, 4u);
@@ -116,52 +122,75 @@ TEST(CatalogRecordsTest, RandomBytesAreHarmless) {
   }
 }
 
+// New ones, and as many that were found again after they had been new.
 TEST(ChunkTableTest, AMillionChunksTake96BytesEachAtMost) {
   for (const uint32_t count : {1000000u, 920000u, 460000u}) {
     ChunkTable table;
     for (uint32_t n = 0; n < count; ++n) {
       ChunkTable::Entry entry;
       entry.name = NumberedName(n * 2654435761u);
-      entry.last_use = n;
+      entry.heat = Heat::New(n);
       table.UpdateOrder(table.Add(entry));
+    }
+    EXPECT_LE(table.memory_bytes() / count, 96u) << count;
+    for (uint32_t n = 0; n < count; ++n) {
+      table.SetHeat(n, table[n].heat.Used(count, ChunkUse::kFound));
+      if (n == count / 2) {
+        EXPECT_LE(table.memory_bytes() / count, 96u) << count;
+      }
     }
     EXPECT_LE(table.memory_bytes() / count, 96u) << count;
   }
 }
 
-TEST(ChunkTableTest, OrdersByLastUseUnderRandomChanges) {
+TEST(ChunkTableTest, AGeometrysColdestIsALiveLeafThatNobodyHolds) {
   std::mt19937_64 random(2);
   ChunkTable table;
-  std::map<uint64_t, ChunkTable::Index> evictable;  // by last use
   uint64_t clock = 0;
   std::vector<ChunkTable::Index> live;
   for (int step = 0; step < 20000; ++step) {
-    const uint64_t action = random() % 4;
+    const uint64_t action = random() % 5;
     if (action == 0 || live.empty()) {
       ChunkTable::Entry entry;
       entry.name = NumberedName(step);
-      entry.last_use = ++clock;
+      entry.geometry = static_cast<uint16_t>(random() % 2);
+      entry.heat = Heat::New(++clock);
       live.push_back(table.Add(entry));
       table.UpdateOrder(live.back());
-      evictable[clock] = live.back();
     } else {
       const size_t at = random() % live.size();
       ChunkTable::Entry& entry = table[live[at]];
-      evictable.erase(entry.last_use);
-      if (action == 1) entry.last_use = ++clock;
+      if (action == 1) {
+        const auto use = random() % 2 == 0 ? ChunkUse::kFound : ChunkUse::kStill;
+        table.SetHeat(live[at], entry.heat.Used(++clock, use));
+      }
       if (action == 2) entry.held = !entry.held;
-      if (action == 3) {
+      if (action == 3) entry.children = 1 - entry.children;
+      if (action < 4) table.UpdateOrder(live[at]);
+      if (action == 4) {
         table.MakeDead(live[at]);
         table.Free(live[at]);
         live[at] = live.back();
         live.pop_back();
-      } else {
-        if (!entry.held) evictable[entry.last_use] = live[at];
-        table.UpdateOrder(live[at]);
       }
     }
-    EXPECT_EQ(table.Coldest(0),
-              evictable.empty() ? ChunkTable::kNone : evictable.begin()->second);
+    for (uint16_t geometry = 0; geometry < 2; ++geometry) {
+      const ChunkTable::Index coldest = table.Coldest(geometry);
+      // The least heat of its own half: tests/tiers/eviction_order_test.cc has which
+      // half.
+      for (const ChunkTable::Index index : live) {
+        const ChunkTable::Entry& entry = table[index];
+        if (entry.geometry != geometry || entry.held || entry.children > 0) continue;
+        ASSERT_NE(coldest, ChunkTable::kNone);
+        if (entry.heat.found() == table[coldest].heat.found()) {
+          ASSERT_LE(table[coldest].heat, entry.heat);
+        }
+      }
+      if (coldest == ChunkTable::kNone) continue;
+      ASSERT_EQ(table[coldest].geometry, geometry);
+      ASSERT_TRUE(table[coldest].live && !table[coldest].held);
+      ASSERT_EQ(table[coldest].children, 0u);
+    }
   }
 }
 

@@ -7,6 +7,7 @@
 #include <rocksdb/table.h>
 #include <rocksdb/write_batch.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -78,6 +79,31 @@ rocksdb::ReadOptions ScanOptions() {
   options.readahead_size = 2 << 20;
   return options;
 }
+
+// Walks the heats beside the chunks: both are in the order of names.
+class HeatIterator {
+ public:
+  explicit HeatIterator(rocksdb::Iterator* it) : it_(it) {
+    it_->Seek(rocksdb::Slice(&kHeatKey, 1));
+  }
+
+  // Of ascending names.
+  std::optional<Heat> Of(const ChunkName& name) {
+    const std::string_view bytes(reinterpret_cast<const char*>(name.bytes.data()),
+                                 name.bytes.size());
+    for (; it_->Valid(); it_->Next()) {
+      std::string_view key = it_->key().ToStringView();
+      if (!DecodeHeatKey(key)) return std::nullopt;  // past the last one
+      key.remove_prefix(1);
+      if (key == bytes) return DecodeHeat(it_->value().ToStringView());
+      if (key > bytes) return std::nullopt;
+    }
+    return std::nullopt;
+  }
+
+ private:
+  const std::unique_ptr<rocksdb::Iterator> it_;
+};
 
 }  // namespace
 
@@ -176,7 +202,9 @@ absl::Status Catalog::LoadGeometries(
 }
 
 absl::Status Catalog::LoadChunks(
-    const std::function<void(const ChunkName&, const ChunkRecord&)>& on_chunk) {
+    const std::function<void(const ChunkName&, const ChunkRecord&, std::optional<Heat>)>&
+        on_chunk) {
+  HeatIterator heats(db_->NewIterator(ScanOptions()));
   const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(ScanOptions()));
   for (it->Seek(rocksdb::Slice(&kChunkKey, 1)); it->Valid(); it->Next()) {
     const std::optional<ChunkName> name = DecodeChunkKey(it->key().ToStringView());
@@ -184,7 +212,7 @@ absl::Status Catalog::LoadChunks(
     const std::optional<ChunkRecord> record =
         DecodeChunkRecord(it->value().ToStringView());
     if (!record) return Unreadable("a chunk's record");
-    on_chunk(*name, *record);
+    on_chunk(*name, *record, heats.Of(*name));
   }
   return ToStatus(it->status(), path_);
 }
@@ -199,15 +227,21 @@ absl::Status Catalog::Write(const std::vector<CatalogChange>& changes) {
         break;
       case CatalogChange::Kind::kDeleteChunk:
         batch.Delete(ChunkKey(change.name));
+        batch.Delete(HeatKey(change.name));
+        break;
+      case CatalogChange::Kind::kPutHeat:
+        batch.Put(HeatKey(change.name), EncodeHeat(change.heat));
         break;
       case CatalogChange::Kind::kPutGeometry:
         batch.Put(GeometryKey(change.record.geometry), EncodeGeometry(*change.geometry));
         break;
     }
   }
-  rocksdb::WriteOptions synced;
-  synced.sync = true;
-  return ToStatus(db_->Write(synced, &batch), path_);
+  rocksdb::WriteOptions options;
+  options.sync = std::any_of(changes.begin(), changes.end(), [](const auto& change) {
+    return change.kind != CatalogChange::Kind::kPutHeat;
+  });
+  return ToStatus(db_->Write(options, &batch), path_);
 }
 
 absl::Status Catalog::Recover() {

@@ -23,11 +23,13 @@ class Env;
 namespace kvtier::tiers {
 
 struct CatalogChange {
-  enum class Kind : uint8_t { kPutChunk, kDeleteChunk, kPutGeometry };
+  // kDeleteChunk deletes the heat too.
+  enum class Kind : uint8_t { kPutChunk, kDeleteChunk, kPutGeometry, kPutHeat };
   Kind kind = Kind::kPutChunk;
   ChunkName name{};
   ChunkRecord record{};                    // of kPutChunk; its geometry of kPutGeometry
   const DiskGeometry* geometry = nullptr;  // of kPutGeometry
+  Heat heat{};                             // of kPutHeat
 };
 
 class Catalog {
@@ -53,11 +55,13 @@ class Catalog {
   // Read everything. DataLoss: a record can't be read.
   absl::Status LoadGeometries(
       const std::function<void(uint32_t, DiskGeometry)>& on_geometry);
-  absl::Status LoadChunks(
-      const std::function<void(const ChunkName&, const ChunkRecord&)>& on_chunk);
+  // Heat that can't be read is as if it had not been written.
+  absl::Status LoadChunks(const std::function<void(const ChunkName&, const ChunkRecord&,
+                                                   std::optional<Heat>)>& on_chunk);
 
-  // All of them or none, in order, durably. After an error it is not known which, and
-  // nothing is written until Recover succeeds. Unavailable, ResourceExhausted.
+  // All of them or none, in order, durably; heats alone are in order but not synced.
+  // After an error it is not known which, and nothing is written until Recover succeeds.
+  // Unavailable, ResourceExhausted.
   absl::Status Write(const std::vector<CatalogChange>& changes);
   // Makes the catalog writable again after an error.
   absl::Status Recover();

@@ -16,6 +16,19 @@ void Put(std::string& out, T value) {
   out.append(reinterpret_cast<const char*>(&value), sizeof(value));
 }
 
+std::string NameKey(char kind, const ChunkName& name) {
+  std::string key(1, kind);
+  key.append(reinterpret_cast<const char*>(name.bytes.data()), name.bytes.size());
+  return key;
+}
+
+std::optional<ChunkName> DecodeNameKey(char kind, std::string_view key) {
+  ChunkName name;
+  if (key.size() != 1 + name.bytes.size() || key[0] != kind) return std::nullopt;
+  std::memcpy(name.bytes.data(), key.data() + 1, name.bytes.size());
+  return name;
+}
+
 class Reader {
  public:
   explicit Reader(std::string_view bytes) : bytes_(bytes) {}
@@ -55,11 +68,9 @@ std::string GeometryKey(uint32_t id) {
   return key;
 }
 
-std::string ChunkKey(const ChunkName& name) {
-  std::string key(1, kChunkKey);
-  key.append(reinterpret_cast<const char*>(name.bytes.data()), name.bytes.size());
-  return key;
-}
+std::string ChunkKey(const ChunkName& name) { return NameKey(kChunkKey, name); }
+
+std::string HeatKey(const ChunkName& name) { return NameKey(kHeatKey, name); }
 
 std::optional<uint32_t> DecodeGeometryKey(std::string_view key) {
   if (key.size() != 5 || key[0] != kGeometryKey) return std::nullopt;
@@ -69,10 +80,11 @@ std::optional<uint32_t> DecodeGeometryKey(std::string_view key) {
 }
 
 std::optional<ChunkName> DecodeChunkKey(std::string_view key) {
-  ChunkName name;
-  if (key.size() != 1 + name.bytes.size() || key[0] != kChunkKey) return std::nullopt;
-  std::memcpy(name.bytes.data(), key.data() + 1, name.bytes.size());
-  return name;
+  return DecodeNameKey(kChunkKey, key);
+}
+
+std::optional<ChunkName> DecodeHeatKey(std::string_view key) {
+  return DecodeNameKey(kHeatKey, key);
 }
 
 std::string EncodeSuperblock(const Superblock& superblock) {
@@ -159,6 +171,19 @@ std::optional<ChunkRecord> DecodeChunkRecord(std::string_view value) {
   if (!reader.at_end() || (flags & ~(kApproximate | kHasParent)) != 0)
     return std::nullopt;
   return record;
+}
+
+std::string EncodeHeat(Heat heat) {
+  std::string value;
+  Put(value, heat.bits());
+  return value;
+}
+
+std::optional<Heat> DecodeHeat(std::string_view value) {
+  Reader reader(value);
+  const Heat heat = Heat::FromBits(reader.Get<uint64_t>());
+  if (!reader.at_end()) return std::nullopt;
+  return heat;
 }
 
 }  // namespace kvtier::tiers

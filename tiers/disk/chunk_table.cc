@@ -22,10 +22,10 @@ ChunkTable::Index ChunkTable::Add(const Entry& entry) {
   added = entry;
   added.in_use = true;
   added.live = true;
-  added.order_position = kNone;
   [[maybe_unused]] const bool inserted = by_name_.insert(index).second;
   assert(inserted);
-  if (orders_.size() <= added.geometry) orders_.resize(added.geometry + 1);
+  while (orders_.size() <= added.geometry) orders_.emplace_back(Access{this});
+  orders_[added.geometry].Add(index, entry.heat);
   return index;
 }
 
@@ -39,7 +39,7 @@ void ChunkTable::MakeDead(Index index) {
   assert(entry.live);
   by_name_.erase(by_name_.find(entry.name));
   entry.live = false;
-  UpdateOrder(index);
+  orders_[entry.geometry].Remove(index);
 }
 
 ChunkTable::Index ChunkTable::Retire(Index index) {
@@ -49,78 +49,32 @@ ChunkTable::Index ChunkTable::Retire(Index index) {
   entry.live = false;
   entry.parent = kNone;
   entry.children = 0;
-  entry.order_position = kNone;
+  entry.order_position = kNotEvictable;
   return retired;
 }
 
 void ChunkTable::Free(Index index) {
   Entry& entry = (*this)[index];
-  assert(entry.in_use && !entry.live && entry.order_position == kNone);
+  assert(entry.in_use && !entry.live && entry.order_position == kNotEvictable);
   entry = Entry{};
   free_.push_back(index);
 }
 
 void ChunkTable::UpdateOrder(Index index) {
-  Entry& entry = (*this)[index];
-  Order& order = orders_[entry.geometry];
-  const bool evictable = entry.live && !entry.held && entry.children == 0;
-  if (!evictable && entry.order_position == kNone) return;
-  if (evictable && entry.order_position == kNone) {
-    entry.order_position = static_cast<uint32_t>(order.size());
-    order.push_back(index);
-    SiftUp(order, entry.order_position);
-    return;
-  }
-  const size_t position = entry.order_position;
-  if (evictable) {
-    SiftUp(order, position);
-    SiftDown(order, entry.order_position);
-    return;
-  }
-  entry.order_position = kNone;
-  const Index moved = order.back();
-  order.pop_back();
-  if (moved == index) return;
-  Place(order, position, moved);
-  SiftUp(order, position);
-  SiftDown(order, (*this)[moved].order_position);
+  const Entry& entry = (*this)[index];
+  orders_[entry.geometry].SetEvictable(index,
+                                       entry.live && !entry.held && entry.children == 0);
+}
+
+void ChunkTable::SetHeat(Index index, Heat heat) {
+  const Entry& entry = (*this)[index];
+  assert(entry.live);
+  orders_[entry.geometry].SetHeat(index, heat);
 }
 
 ChunkTable::Index ChunkTable::Coldest(uint16_t geometry) const {
-  if (geometry >= orders_.size() || orders_[geometry].empty()) return kNone;
-  return orders_[geometry].front();
-}
-
-void ChunkTable::Place(Order& order, size_t position, Index index) {
-  order[position] = index;
-  (*this)[index].order_position = static_cast<uint32_t>(position);
-}
-
-void ChunkTable::SiftUp(Order& order, size_t position) {
-  const Index index = order[position];
-  while (position > 0) {
-    const size_t above = (position - 1) / 2;
-    if ((*this)[order[above]].last_use <= (*this)[index].last_use) break;
-    Place(order, position, order[above]);
-    position = above;
-  }
-  Place(order, position, index);
-}
-
-void ChunkTable::SiftDown(Order& order, size_t position) {
-  const Index index = order[position];
-  while (true) {
-    size_t below = 2 * position + 1;
-    if (below >= order.size()) break;
-    if (below + 1 < order.size() &&
-        (*this)[order[below + 1]].last_use < (*this)[order[below]].last_use) {
-      ++below;
-    }
-    if ((*this)[index].last_use <= (*this)[order[below]].last_use) break;
-    Place(order, position, order[below]);
-    position = below;
-  }
-  Place(order, position, index);
+  if (geometry >= orders_.size()) return kNone;
+  return orders_[geometry].Coldest().value_or(kNone);
 }
 
 std::vector<ChunkTable::Index> ChunkTable::ChildrenFirst(
@@ -149,7 +103,7 @@ size_t ChunkTable::memory_bytes() const {
       blocks_.size() * kBlock * sizeof(Entry) + free_.capacity() * sizeof(Index);
   // A control byte beside each slot of the hash table.
   bytes += by_name_.capacity() * (sizeof(Index) + 1);
-  for (const Order& order : orders_) bytes += order.capacity() * sizeof(Index);
+  for (const Order& order : orders_) bytes += order.memory_bytes();
   return bytes;
 }
 

@@ -5,11 +5,8 @@
 // that was filled); a dead one keeps its index until the engine frees it, because readers
 // and a delete under way still refer to it.
 //
-// Eviction: the evictable entries are ordered by heat, one order for each geometry.
-// Evictable means live, without children and not held; the engine says what is held. An
-// entry's heat is the time of its last use, and a parent is as warm as its warmest child,
-// which it inherits when the child goes. Another policy replaces `last_use`, a number by
-// which the smallest goes first.
+// Eviction: the live entries of a geometry are in an order (tiers/eviction_order.h).
+// Evictable means live, without children and not held; the engine says what is held.
 //
 // Thread safety: none; the engine's mutex.
 
@@ -25,6 +22,8 @@
 #include "absl/container/flat_hash_set.h"
 #include "tiers/chunk_name.h"
 #include "tiers/disk/extent_layout.h"
+#include "tiers/eviction_order.h"
+#include "tiers/heat.h"
 
 namespace kvtier::tiers {
 
@@ -36,11 +35,11 @@ class ChunkTable {
   struct Entry {
     ChunkName name;
     uint64_t generation = 0;
-    uint64_t last_use = 0;
+    Heat heat;  // once it was added, changed by SetHeat only
     Index parent = kNone;
     uint32_t children = 0;  // on disk, and those being written; a write that fills it
     ExtentPlace place;
-    uint32_t order_position = kNone;  // among the evictable
+    uint32_t order_position = kNotEvictable;
     uint16_t geometry = 0;
     bool in_use : 1 = false;
     bool live : 1 = false;
@@ -52,6 +51,7 @@ class ChunkTable {
     bool deleted : 1 = false;      // the catalog's record is gone, durably
     bool leaving : 1 =
         false;  // nothing but the catalog keeps its extent from being freed
+    bool heat_changed : 1 = false;  // since the catalog was told
   };
   static_assert(sizeof(Entry) <= 72);
 
@@ -82,9 +82,10 @@ class ChunkTable {
   Index index_end() const { return end_; }
   size_t live_count() const { return by_name_.size(); }
 
-  // Puts an entry where its state says: call after a change of live, held, children,
-  // unreadable or last_use.
+  // Puts an entry where its state says: call after a change of held or children.
   void UpdateOrder(Index index);
+  // Of a live entry.
+  void SetHeat(Index index, Heat heat);
   // kNone: nothing of this geometry is evictable.
   Index Coldest(uint16_t geometry) const;
 
@@ -120,11 +121,13 @@ class ChunkTable {
 
   Index NewIndex();
 
-  // A binary heap, coldest first; entries know their positions.
-  using Order = std::vector<Index>;
-  void SiftUp(Order& order, size_t position);
-  void SiftDown(Order& order, size_t position);
-  void Place(Order& order, size_t position, Index index);
+  struct Access {
+    Heat& heat(Index index) const { return (*table)[index].heat; }
+    uint32_t& position(Index index) const { return (*table)[index].order_position; }
+    uint64_t weight(Index) const { return 1; }
+    ChunkTable* table;
+  };
+  using Order = EvictionOrder<Index, Access>;
 
   std::vector<std::unique_ptr<Entry[]>> blocks_;
   Index end_ = 0;

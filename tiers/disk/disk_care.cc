@@ -70,6 +70,7 @@ void DiskEngine::Tick(absl::Time now) {
                      rate * absl::ToDoubleSeconds(std::max(passed, absl::ZeroDuration())),
                  rate * absl::ToDoubleSeconds(kScrubCreditMax));
     Scrub(&later);
+    QueueHeats(&later);
   }
   Run(std::move(later));
 }

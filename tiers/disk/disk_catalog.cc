@@ -51,6 +51,7 @@ void DiskEngine::OnCatalogDone(std::vector<Change> changes,
       Recover(catalog_fault_);
       for (const uint32_t id : geometries) geometries_[id]->persisted = true;
       for (Change& change : changes) {
+        if (change.is_heat()) heat_queued_ = false;
         if (change.write != nullptr) Publish(change.write, &later);
         if (change.extent) space_.Free(*change.extent, /*was_leaving=*/false);
         if (change.removed != ChunkTable::kNone) {
@@ -70,13 +71,16 @@ void DiskEngine::OnCatalogDone(std::vector<Change> changes,
 
 // It is not known whether the batch is there. Its deletes are done again; its puts are
 // taken back, by deletes or, where one fills a hole, by the hole's record, and until that
-// is durable the extents stay taken. Puts that were not tried just fail.
+// is durable the extents stay taken. Puts that were not tried just fail. Heats are
+// forgotten.
 void DiskEngine::OnCatalogFailed(std::vector<Change> changes, const absl::Status& status,
                                  Later* later) {
   const absl::Status unavailable = absl::UnavailableError(status.message());
   Degrade(catalog_fault_, status);
   std::vector<Change> queue;
+  heat_queued_ = false;
   for (Change& change : changes) {
+    if (change.is_heat()) continue;
     if (change.write == nullptr) {
       queue.push_back(std::move(change));
       continue;
@@ -92,6 +96,7 @@ void DiskEngine::OnCatalogFailed(std::vector<Change> changes, const absl::Status
     FailWrite(change.write, unavailable, later);
   }
   for (Change& change : std::exchange(changes_, {})) {
+    if (change.is_heat()) continue;
     if (change.write == nullptr) {
       queue.push_back(std::move(change));
       continue;

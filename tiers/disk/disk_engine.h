@@ -7,6 +7,7 @@
 //   disk_catalog.cc the catalog's queue: changes in order, each batch synced
 //   disk_read.cc    runs of near pages -> staging -> verified -> copied
 //   disk_care.cc    Tick: retries after errors, scrub; Verify
+//   disk_heat.cc    heat that has changed goes to the catalog, a little at a time
 //   disk_tier.cc    the public calls
 //
 // Every step is a function that runs with the mutex held and leaves what must run without
@@ -95,7 +96,7 @@ class DiskEngine final : public DiskTier {
                      ReadDone done) override ABSL_LOCKS_EXCLUDED(mu_);
   void ReadPages(const DiskChunk& chunk, std::vector<DiskPageRead> pages,
                  IoPriority priority, ReadDone done) override ABSL_LOCKS_EXCLUDED(mu_);
-  void Touch(const DiskChunk& chunk) override ABSL_LOCKS_EXCLUDED(mu_);
+  void Touch(const DiskChunk& chunk, ChunkUse use) override ABSL_LOCKS_EXCLUDED(mu_);
   void Remove(const ChunkName& name, ReadDone done) override ABSL_LOCKS_EXCLUDED(mu_);
   void Tick(absl::Time now) override ABSL_LOCKS_EXCLUDED(mu_);
   VerifyResult Verify(std::optional<std::string> space) override ABSL_LOCKS_EXCLUDED(mu_);
@@ -136,6 +137,8 @@ class DiskEngine final : public DiskTier {
     Index removed = ChunkTable::kNone;  // of an entry's delete
     std::vector<ReadDone> done;         // of a delete that was asked for
     std::optional<ExtentPlace> extent;  // of the delete of a put that failed
+
+    bool is_heat() const { return change.kind == CatalogChange::Kind::kPutHeat; }
   };
 
   // Writes or the catalog have failed, and when to try again.
@@ -203,7 +206,7 @@ class DiskEngine final : public DiskTier {
   bool TakeSegment(GeometryState& geometry, Reason reason, Later* later)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   struct SegmentHeat {
-    uint64_t hottest = 0;
+    Heat hottest;
     uint32_t live = 0;
     bool blocked = false;
   };
@@ -222,7 +225,7 @@ class DiskEngine final : public DiskTier {
   void MarkHole(Index index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // The record of the write is durable in place of the hole's.
   void FillHole(const WriteOp& op) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void Unchild(Index parent, uint64_t last_use) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Unchild(Index parent, Heat heat) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // disk_catalog.cc
   void StartCatalog(Later* later) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -264,12 +267,19 @@ class DiskEngine final : public DiskTier {
   void ReadsAgain(Index index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void RetryCatalog() ABSL_LOCKS_EXCLUDED(mu_);
 
+  // disk_heat.cc
+  // Some heats that have changed, from where it stopped the last time.
+  std::vector<CatalogChange> ChangedHeats(uint32_t changes_max, uint32_t entries_max)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void QueueHeats(Later* later) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void StoreHeatsAtClose() ABSL_LOCKS_EXCLUDED(mu_);
+
   // disk_tier.cc
   // kNone: there is none, or it can't be read, or did not verify.
   Index FindGood(const ChunkName& name) const ABSL_SHARED_LOCKS_REQUIRED(mu_);
   Pin* AddPin(Index index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void DropPin(Pin* pin) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void TouchEntry(Index index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void TouchEntry(Index index, ChunkUse use) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   static Pin* PinOf(const DiskChunk& chunk) { return static_cast<Pin*>(EntryOf(chunk)); }
   GeometryState& GeometryOf(Index index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     return *geometries_[table_[index].geometry];
@@ -316,8 +326,8 @@ class DiskEngine final : public DiskTier {
   bool catalog_busy_ ABSL_GUARDED_BY(mu_) = false;
   bool creating_ ABSL_GUARDED_BY(mu_) = false;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
-  uint64_t generation_ ABSL_GUARDED_BY(mu_) = 0;  // of the last write
-  uint64_t clock_ ABSL_GUARDED_BY(mu_) = 0;       // of uses
+  // Counts writes, whose generation it is, and uses.
+  uint64_t clock_ ABSL_GUARDED_BY(mu_) = 0;
   absl::Time now_ ABSL_GUARDED_BY(mu_);
   Fault write_fault_ ABSL_GUARDED_BY(mu_);
   Fault catalog_fault_ ABSL_GUARDED_BY(mu_);
@@ -329,6 +339,8 @@ class DiskEngine final : public DiskTier {
   bool scrubbing_ ABSL_GUARDED_BY(mu_) = false;
   Index scrub_cursor_ ABSL_GUARDED_BY(mu_) = 0;
   double scrub_credit_bytes_ ABSL_GUARDED_BY(mu_) = 0;
+  bool heat_queued_ ABSL_GUARDED_BY(mu_) = false;  // in the catalog's queue
+  Index heat_cursor_ ABSL_GUARDED_BY(mu_) = 0;
   DiskStats counts_ ABSL_GUARDED_BY(mu_);  // what only grows
 };
 

@@ -22,8 +22,8 @@ constexpr uint64_t kCatalogShare = 64;
 constexpr uint64_t kCatalogBytesMin = uint64_t{16} << 20;
 // Below this a capacity gives the catalog less than its minimum.
 constexpr uint64_t kCatalogShareMax = 8;
-// Generations of one start; the next one's are higher.
-constexpr int kGenerationBits = 40;
+// Uses and generations of one start; the next one's are higher.
+constexpr int kClockBits = 40;
 constexpr uint32_t kGeometriesMax = UINT16_MAX;
 
 uint64_t CatalogAllowance(uint64_t capacity_bytes) {
@@ -57,8 +57,7 @@ absl::Status DiskEngine::LoadAll(bool catalog_is_new) {
   ready_bytes_ = std::clamp(options_.capacity_bytes / kReadyShare, segment_bytes_,
                             std::max(segment_bytes_, kReadyBytesMax));
   now_ = absl::UnixEpoch();
-  generation_ = uint64_t{catalog_->starts()} << kGenerationBits;
-  clock_ = generation_;
+  clock_ = uint64_t{catalog_->starts()} << kClockBits;
   if (absl::Status s = LoadSegments(catalog_is_new); !s.ok()) return s;
   if (absl::Status s = LoadChunks(); !s.ok()) return s;
   return ShrinkToCapacity();
@@ -118,7 +117,7 @@ absl::Status DiskEngine::LoadChunks() {
     deletes.push_back({.kind = CatalogChange::Kind::kDeleteChunk, .name = name});
   };
   status = catalog_->LoadChunks(
-      [&](const ChunkName& name, const ChunkRecord& record)
+      [&](const ChunkName& name, const ChunkRecord& record, std::optional<Heat> heat)
           ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
             if (record.geometry >= geometries_.size() ||
                 !geometries_[record.geometry]->persisted ||
@@ -129,7 +128,9 @@ absl::Status DiskEngine::LoadChunks() {
             ChunkTable::Entry entry;
             entry.name = name;
             entry.generation = record.generation;
-            entry.last_use = record.generation;
+            entry.heat = Heat::New(std::min(record.generation, clock_));
+            // Of the future is what this tier never wrote.
+            if (heat && heat->last_use() <= clock_) entry.heat = *heat;
             entry.place = record.place;
             entry.geometry = static_cast<uint16_t>(record.geometry);
             entry.approximate = record.approximate;
@@ -191,10 +192,10 @@ absl::Status DiskEngine::ShrinkToCapacity() {
   while (space_.segment_bytes() > segment_bytes_max_) {
     const std::map<SegmentNumber, SegmentHeat> heats = SegmentHeats();
     SegmentNumber coldest = space_.segments().begin()->first;
-    uint64_t coldest_heat = UINT64_MAX;
+    Heat coldest_heat = Heat::FromBits(UINT64_MAX);
     for (const auto& [number, segment] : space_.segments()) {
       const auto heat = heats.find(number);
-      const uint64_t hottest = heat == heats.end() ? 0 : heat->second.hottest;
+      const Heat hottest = heat == heats.end() ? Heat() : heat->second.hottest;
       if (hottest >= coldest_heat) continue;
       coldest = number;
       coldest_heat = hottest;
@@ -207,10 +208,10 @@ absl::Status DiskEngine::ShrinkToCapacity() {
       ++counts_.evicted_chunks;
       space_.Free(entry.place, /*was_leaving=*/false);
       const Index parent = entry.parent;
-      const uint64_t last_use = entry.last_use;
+      const Heat heat_of_child = entry.heat;
       table_.MakeDead(index);
       table_.Free(index);
-      if (parent != ChunkTable::kNone) Unchild(parent, last_use);
+      if (parent != ChunkTable::kNone) Unchild(parent, heat_of_child);
     }
     if (!deletes.empty()) {
       if (absl::Status s = catalog_->Write(deletes); !s.ok()) return s;

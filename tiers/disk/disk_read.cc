@@ -52,6 +52,7 @@ void DiskEngine::ReadPinned(const ReadRef& op, const DiskChunk& chunk,
     ++op->pin->references;
     op->priority = priority;
     op->done = std::move(done);
+    TouchEntry(op->pin->index, ChunkUse::kStill);
     StartRead(op, &later);
   }
   Run(std::move(later));

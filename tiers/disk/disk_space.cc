@@ -94,16 +94,16 @@ bool DiskEngine::TakeSegment(GeometryState& geometry, Reason reason, Later* late
     share = space_.segments().size() / std::max<uint64_t>(active, 1);
     if (space_.SegmentsOf(geometry.id) >= std::max<uint64_t>(share, 1)) return false;
   }
-  uint64_t limit = UINT64_MAX;
+  Heat limit = Heat::FromBits(UINT64_MAX);
   if (reason == Reason::kColder) {
     const Index own = table_.Coldest(geometry.id);
     if (own == ChunkTable::kNone) return false;
-    limit = table_[own].last_use;
+    limit = table_[own].heat;
   }
   const std::map<SegmentNumber, SegmentHeat> heats = SegmentHeats();
   std::optional<SegmentNumber> best;
   uint32_t best_owner_segments = 0;
-  uint64_t best_heat = limit;
+  Heat best_heat = limit;
   for (const auto& [number, segment] : space_.segments()) {
     if (segment.geometry == SegmentSpace::kNoGeometry ||
         segment.geometry == geometry.id ||
@@ -152,7 +152,7 @@ std::map<SegmentNumber, DiskEngine::SegmentHeat> DiskEngine::SegmentHeats() cons
     if (!entry.live) continue;
     SegmentHeat& heat = heats[entry.place.segment];
     ++heat.live;
-    heat.hottest = std::max(heat.hottest, entry.last_use);
+    heat.hottest = std::max(heat.hottest, entry.heat);
   }
   return heats;
 }
@@ -171,7 +171,7 @@ void DiskEngine::RemoveEntry(Index index, std::vector<ReadDone> done, Later* lat
   if (entry.hole) --holes_;
   table_.MakeDead(index);
   const Index parent = std::exchange(entry.parent, ChunkTable::kNone);
-  if (parent != ChunkTable::kNone) Unchild(parent, entry.last_use);
+  if (parent != ChunkTable::kNone) Unchild(parent, entry.heat);
   Change change;
   change.change = {.kind = CatalogChange::Kind::kDeleteChunk, .name = entry.name};
   change.removed = index;
@@ -188,10 +188,10 @@ void DiskEngine::RemoveEntry(Index index, std::vector<ReadDone> done, Later* lat
   StartCatalog(later);
 }
 
-void DiskEngine::Unchild(Index parent, uint64_t last_use) {
+void DiskEngine::Unchild(Index parent, Heat heat) {
   ChunkTable::Entry& entry = table_[parent];
   --entry.children;
-  entry.last_use = std::max(entry.last_use, last_use);
+  table_.SetHeat(parent, std::max(entry.heat, heat));
   table_.UpdateOrder(parent);
 }
 
@@ -235,7 +235,7 @@ void DiskEngine::FillHole(const WriteOp& op) {
   entry.approximate = op.write.approximate;
   entry.hole = false;
   entry.held = false;
-  Unchild(index, ++clock_);
+  Unchild(index, entry.heat.Used(++clock_, ChunkUse::kStill));
 }
 
 }  // namespace kvtier::tiers

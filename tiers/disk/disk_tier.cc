@@ -47,6 +47,7 @@ DiskEngine::~DiskEngine() {
   }
   Run(std::move(later));
   outstanding_->Wait();
+  StoreHeatsAtClose();
   std::vector<Change> changes;
   {
     MutexLock lock(&mu_);
@@ -111,9 +112,11 @@ void DiskEngine::DropPin(Pin* pin) {
   }
 }
 
-void DiskEngine::TouchEntry(Index index) {
-  table_[index].last_use = ++clock_;
-  table_.UpdateOrder(index);
+void DiskEngine::TouchEntry(Index index, ChunkUse use) {
+  ChunkTable::Entry& entry = table_[index];
+  if (!entry.live) return;
+  table_.SetHeat(index, entry.heat.Used(++clock_, use));
+  if (use == ChunkUse::kFound) entry.heat_changed = true;
 }
 
 DiskEngine::Index DiskEngine::FindGood(const ChunkName& name) const {
@@ -126,7 +129,7 @@ std::optional<DiskChunk> DiskEngine::Find(const ChunkName& name) {
   MutexLock lock(&mu_);
   const Index index = FindGood(name);
   if (index == ChunkTable::kNone) return std::nullopt;
-  TouchEntry(index);
+  TouchEntry(index, ChunkUse::kFound);
   return MakeChunk(this, AddPin(index));
 }
 
@@ -152,9 +155,9 @@ bool DiskEngine::approximate(const DiskChunk& chunk) const {
   return table_[PinOf(chunk)->index].approximate;
 }
 
-void DiskEngine::Touch(const DiskChunk& chunk) {
+void DiskEngine::Touch(const DiskChunk& chunk, ChunkUse use) {
   MutexLock lock(&mu_);
-  TouchEntry(PinOf(chunk)->index);
+  TouchEntry(PinOf(chunk)->index, use);
 }
 
 DiskChunk DiskEngine::ShareEntry(DiskPin* entry) {

@@ -25,8 +25,10 @@
 // gives the new ones. After a restart the next read finds out again.
 //
 // Space: a hard cap on physical bytes (segments whole, catalog by an allowance). A chunk
-// that does not fit evicts the coldest chunks that nobody has pinned and no chunk on the
-// disk continues (a prefix never loses its middle). Evicting needs no space.
+// that does not fit evicts the coldest chunks (tiers/eviction_order.h) that nobody has
+// pinned and no chunk on the disk continues (a prefix never loses its middle). Evicting
+// needs no space. Heat is written to the catalog now and then, and when the tier is
+// closed: after a kill it is as known some seconds or minutes before.
 //
 // Degraded: after a write error or a full device the tier goes on reading and stops
 // writing, tries again with growing pauses, and says so in Stats(); after a read error
@@ -57,6 +59,7 @@
 #include "kernels/base/types.h"
 #include "tiers/chunk_name.h"
 #include "tiers/disk/block_io.h"
+#include "tiers/heat.h"
 
 namespace rocksdb {
 class Env;
@@ -214,8 +217,9 @@ class DiskTier {
   virtual void ReadPages(const DiskChunk& chunk, std::vector<DiskPageRead> pages,
                          IoPriority priority, ReadDone done) = 0;
 
-  // Notes a use, for eviction.
-  virtual void Touch(const DiskChunk& chunk) = 0;
+  // Notes a use that this tier doesn't see, for eviction. Find, and a Write of what is
+  // there, are kFound, reads are kStill by themselves.
+  virtual void Touch(const DiskChunk& chunk, ChunkUse use) = 0;
   // Removes an unpinned chunk without children on disk, durably.
   // NotFound; FailedPrecondition: pinned, or a chunk on disk continues it.
   virtual void Remove(const ChunkName& name, ReadDone done) = 0;

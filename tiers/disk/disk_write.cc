@@ -28,7 +28,7 @@ void DiskEngine::Write(DiskWrite write, WriteDone done) {
     const Index index = FindGood(write.name);
     const auto under_way = writes_.find(write.name);
     if (index != ChunkTable::kNone) {
-      TouchEntry(index);
+      TouchEntry(index, ChunkUse::kFound);
       auto chunk = std::make_shared<DiskChunk>(MakeChunk(this, AddPin(index)));
       later.work.push_back([chunk, done = std::move(done)] { done(std::move(*chunk)); });
     } else if (under_way != writes_.end()) {
@@ -69,7 +69,7 @@ absl::Status DiskEngine::Admit(const WriteRef& op) {
                      ": give the disk tier more capacity"));
   }
   if (absl::Status s = Anchor(op); !s.ok()) return s;
-  op->generation = ++generation_;
+  op->generation = ++clock_;
   writes_.emplace(write.name, op);
   op->geometry->waiting.push_back(op);
   return absl::OkStatus();
@@ -322,7 +322,7 @@ void DiskEngine::AddEntry(const WriteRef& op) {
   ChunkTable::Entry entry;
   entry.name = op->write.name;
   entry.generation = op->generation;
-  entry.last_use = ++clock_;
+  entry.heat = Heat::New(++clock_);
   entry.parent = AnchorOf(*op);
   entry.children = op->children;
   entry.place = *op->extent;
@@ -358,7 +358,7 @@ void DiskEngine::FailWrite(const WriteRef& op, const absl::Status& status, Later
   ++counts_.dropped_writes;
   writes_.erase(op->write.name);
   if (const Index anchor = AnchorOf(*op); anchor != ChunkTable::kNone) {
-    Unchild(anchor, 0);
+    Unchild(anchor, Heat());
   } else if (op->parent_write) {
     --op->parent_write->children;
   }
