@@ -81,6 +81,12 @@ absl::Status IoErrorToStatus(int error_number, const std::string& what) {
       return absl::PermissionDeniedError(text);
     case EEXIST:
       return absl::AlreadyExistsError(text);
+    case EFBIG:
+      return absl::UnavailableError(absl::StrCat(
+          text, ": allow this process larger files (ulimit -f, LimitFSIZE=)"));
+    case EIO:
+      return absl::UnavailableError(
+          absl::StrCat(text, ": look at the device, and at the kernel's log"));
     default:
       return absl::UnavailableError(text);
   }
