@@ -73,6 +73,8 @@ absl::Status FileIo::RemoveSegment(SegmentNumber segment) {
   return files_->Remove(segment);
 }
 
+absl::Status FileIo::Probe() { return files_->Probe(); }
+
 absl::StatusOr<BlockIo::Buffer> FileIo::NewBuffer(size_t bytes) {
   const size_t rounded = (bytes + kIoUnit - 1) / kIoUnit * kIoUnit;
   void* data = std::aligned_alloc(kIoUnit, std::max(rounded, kIoUnit));

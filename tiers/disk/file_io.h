@@ -35,6 +35,7 @@ class FileIo : public BlockIo {
   absl::Status CreateSegment(SegmentNumber segment, uint64_t bytes) override;
   absl::StatusOr<std::vector<Segment>> OpenSegments() override;
   absl::Status RemoveSegment(SegmentNumber segment) override;
+  absl::Status Probe() override;
   absl::StatusOr<Buffer> NewBuffer(size_t bytes) override;
   std::vector<std::string> Downgrades() const override;
 
