@@ -25,7 +25,8 @@ int main(int argc, char** argv) {
   };
   std::vector<sock_filter> program = {
       load(offsetof(seccomp_data, nr)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, static_cast<uint8_t>(io_uring ? 1 : 3)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0,
+               static_cast<uint8_t>(io_uring ? 1 : 3)),
   };
   if (!io_uring) {
     // The flags; of a number of 64 bits the lower half.
