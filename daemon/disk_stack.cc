@@ -11,9 +11,10 @@
 namespace kvtier::daemon {
 namespace {
 
-// Of writes, one thread copies, one waits for the catalog and one makes a segment, so
-// that one is left for the pages that queries wait for.
-constexpr size_t kThreads = 4;
+// Of writes, one thread copies, one waits for the catalog, one makes a segment and one
+// finds out whether writing works again, so that one is left for the pages that queries
+// wait for.
+constexpr size_t kThreads = 5;
 constexpr absl::Duration kTick = absl::Milliseconds(200);
 // A small tier still has a few segments to reassign.
 constexpr uint64_t kSegmentsMin = 8;
@@ -62,14 +63,18 @@ void DiskStack::Tick() {
   absl::MutexLock lock(&mu_);
   while (!mu_.AwaitWithTimeout(absl::Condition(&stopping_), kTick)) {
     mu_.Unlock();
-    tier_->Tick(absl::Now());
+    const absl::Time now = absl::Now();
+    tier_->Tick(now);
+    health_.Update(tier_->Stats().degraded, now);
     mu_.Lock();
   }
 }
 
 std::vector<std::string> DiskStack::Complaints() const {
   std::vector<std::string> complaints = io_->Downgrades();
-  for (std::string& one : tier_->Stats().degraded) complaints.push_back(std::move(one));
+  for (tiers::DiskDegraded& one : tier_->Stats().degraded) {
+    complaints.push_back(std::move(one.message));
+  }
   return complaints;
 }
 

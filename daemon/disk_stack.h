@@ -1,6 +1,7 @@
 // The disk tier with what it runs on: threads, I/O, a clock. Ends in the right order.
 //
-// Thread safety: tier() may be used from any thread; the rest by one owner.
+// Thread safety: tier(), Complaints and Watch may be used from any thread; the rest by
+// one owner.
 
 #ifndef KVTIER_DAEMON_DISK_STACK_H_
 #define KVTIER_DAEMON_DISK_STACK_H_
@@ -8,11 +9,13 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "daemon/disk_health.h"
 #include "daemon/thread_pool.h"
 #include "kernels/base/mutex.h"
 #include "tiers/disk/block_io.h"
@@ -41,6 +44,8 @@ class DiskStack {
   tiers::DiskTier* tier() const { return tier_.get(); }
   // What is not as it should be, for people; empty when all is well.
   std::vector<std::string> Complaints() const;
+  // Whom to tell what befalls the tier, on the clock's thread. As DiskHealth::Watch.
+  void Watch(DiskHealth::Watcher watcher) { health_.Watch(std::move(watcher)); }
 
  private:
   DiskStack();
@@ -50,6 +55,7 @@ class DiskStack {
   ThreadPool threads_;
   std::unique_ptr<tiers::BlockIo> io_;
   std::unique_ptr<tiers::DiskTier> tier_;
+  DiskHealth health_;
 
   absl::Mutex mu_;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;

@@ -33,6 +33,7 @@
 #include "absl/time/time.h"
 #include "daemon/byte_size.h"
 #include "daemon/config.h"
+#include "daemon/disk_health.h"
 #include "daemon/disk_stack.h"
 #include "daemon/instance_lock.h"
 #include "daemon/liveness.h"
@@ -155,6 +156,25 @@ int AwaitStop(const CommandLine& command_line, const Config& started, Config* co
   }
 }
 
+// Says in the log what is not as it should be, and there and to the health service's
+// clients when the disk tier begins and ceases to fail.
+void WatchDisk(Store* store, Server* server) {
+  for (const TierStats& tier : store->Tiers()) {
+    for (const std::string& complaint : tier.complaints) {
+      spdlog::warn("the {} tier: {}", tier.tier, complaint);
+    }
+  }
+  store->WatchDisk([server](const DiskEvent& event) {
+    if (event.kind == DiskEvent::Kind::kBegins) {
+      spdlog::warn("the disk tier fails at {}: {}", event.what, event.message);
+    } else {
+      spdlog::info("the disk tier is over its failing at {}, which lasted {}", event.what,
+                   absl::FormatDuration(absl::Trunc(event.lasted, absl::Seconds(1))));
+    }
+    server->SetDiskServing(event.all_well);
+  });
+}
+
 int Serve(const CommandLine& command_line, const Config& started) {
   absl::StatusOr<InstanceLock> lock = InstanceLock::Take(started.runtime_dir);
   if (!lock.ok()) {
@@ -167,6 +187,7 @@ int Serve(const CommandLine& command_line, const Config& started) {
   absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(started, store->get());
   if (!server.ok()) return Fail(server.status(), kFailed);
 
+  WatchDisk(store->get(), server->get());
   const std::string ready = ReadyText(started);
   std::printf("kvtierd %s ready: %s\n", kVersion, ready.c_str());
   std::fflush(stdout);
@@ -185,6 +206,7 @@ int Serve(const CommandLine& command_line, const Config& started) {
   pthread_sigmask(SIG_UNBLOCK, &stop_signals, nullptr);
   spdlog::info("stopping on signal {}", signal_number);
   manager.Stopping();
+  (*store)->WatchDisk(nullptr);
   (*server)->Shutdown(config.stop_patience);
   spdlog::info("stopped");
   return kStopped;
@@ -261,6 +283,7 @@ int main(int argc, char** argv) {
   const sigset_t set = Signals();
   pthread_sigmask(SIG_BLOCK, &set, nullptr);  // before any thread is there
   signal(SIGPIPE, SIG_IGN);
+  signal(SIGXFSZ, SIG_IGN);  // a file as large as allowed is the disk tier's to report
   KeepFreedMemory();
   LogToStderr("info");
   return Run(command_line);

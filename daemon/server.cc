@@ -26,6 +26,9 @@
 namespace kvtier::daemon {
 namespace {
 
+// What health calls the disk tier.
+constexpr char kDiskService[] = "kvtier.disk";
+
 // The reflection library adds itself to every server; workers need none of it, and it
 // costs threads.
 class WithoutPlugins final : public grpc::ServerBuilderOption {
@@ -91,7 +94,14 @@ class GrpcServer final : public Server {
     for (const NamespaceConfig& space : config_.namespaces) {
       if (absl::Status status = AddWorkers(space); !status.ok()) return status;
     }
-    return AddAdmin();
+    if (absl::Status status = AddAdmin(); !status.ok()) return status;
+    if (!config_.store.disk_directory.empty()) SetDiskServing(true);
+    return absl::OkStatus();
+  }
+
+  void SetDiskServing(bool serving) override {
+    endpoints_.back().server->GetHealthCheckService()->SetServingStatus(kDiskService,
+                                                                        serving);
   }
 
   void Shutdown(absl::Duration patience) override {
@@ -154,7 +164,8 @@ class GrpcServer final : public Server {
   std::vector<std::unique_ptr<StreamThreads>> threads_;
   std::unique_ptr<ThreadPool> blocking_;
 
-  // Owned by the caller's thread.
+  // Owned by the caller's thread. The last is the operator's, which has the health
+  // service.
   std::vector<Endpoint> endpoints_;
 };
 

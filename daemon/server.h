@@ -6,9 +6,12 @@
 //   <runtime_dir>/admin.sock         kvtier.v1.Admin, health,      0600
 //                                    reflection
 //
+// Health says SERVING of the service "" as long as the daemon serves, and, if there is a
+// disk tier, of "kvtier.disk" as long as nothing of it fails; it is NOT_SERVING else.
+//
 // The caller holds the directory's instance lock as long as the server lives.
 //
-// Thread safety: Start and Shutdown from one thread.
+// Thread safety: Start and Shutdown from one thread; SetDiskServing from any in between.
 
 #ifndef KVTIER_DAEMON_SERVER_H_
 #define KVTIER_DAEMON_SERVER_H_
@@ -32,6 +35,9 @@ class Server {
                                                        Store* store);
 
   virtual ~Server() = default;
+
+  // What health says of the disk tier; it begins with SERVING.
+  virtual void SetDiskServing(bool serving) = 0;
 
   // Accepts no more, ends lasting calls with Unavailable, lets short ones finish until
   // `patience` is over and cancels the rest; then removes the sockets. Once.

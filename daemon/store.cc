@@ -106,6 +106,10 @@ class StoreImpl final : public Store {
     return {host, Disk(directory)};
   }
 
+  void WatchDisk(std::function<void(const DiskEvent&)> watcher) override {
+    if (disk_ != nullptr) disk_->Watch(std::move(watcher));
+  }
+
   absl::Status Flush() override { return directory_.Flush(); }
   void StartDraining() override { limits_.draining = true; }
 

@@ -12,6 +12,7 @@
 #define KVTIER_DAEMON_STORE_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -133,6 +134,8 @@ class Namespace {
   virtual NamespaceStats Stats() const = 0;
 };
 
+struct DiskEvent;  // disk_health.h
+
 class Store {
  public:
   // Opens the disk tier, if one is configured. Blocking.
@@ -150,6 +153,9 @@ class Store {
   virtual absl::StatusOr<Namespace*> AddNamespace(std::string name) = 0;
   virtual std::vector<Namespace*> Namespaces() const = 0;
   virtual std::vector<TierStats> Tiers() const = 0;
+  // Whom to tell when the disk tier begins and ceases to fail, on a thread of the
+  // store's; null: nobody any more. Without a disk tier nothing befalls it.
+  virtual void WatchDisk(std::function<void(const DiskEvent&)> watcher) = 0;
 
   // Evicts cached chunks that nobody uses from host memory, coldest first, until so many
   // bytes came free or none is left. Returns the bytes.

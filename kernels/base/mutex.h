@@ -11,6 +11,8 @@
 #if defined(__SANITIZE_THREAD__)
 #include <condition_variable>
 #include <mutex>
+
+#include "absl/time/time.h"
 #else
 #include "absl/synchronization/mutex.h"
 #endif
@@ -34,6 +36,12 @@ class ABSL_LOCKABLE Mutex {
 class CondVar {
  public:
   void Wait(Mutex* mu) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) { cv_.wait(*mu); }
+  // True: the time is over.
+  bool WaitWithTimeout(Mutex* mu, absl::Duration timeout)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    return cv_.wait_for(*mu, absl::ToChronoNanoseconds(timeout)) ==
+           std::cv_status::timeout;
+  }
   void Signal() { cv_.notify_one(); }
   void SignalAll() { cv_.notify_all(); }
 

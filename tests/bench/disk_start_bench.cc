@@ -53,6 +53,7 @@ class NoIo final : public BlockIo {
     return segments;
   }
   absl::Status RemoveSegment(SegmentNumber) override { return absl::OkStatus(); }
+  absl::Status Probe() override { return absl::UnavailableError("no I/O"); }
   void Submit(std::vector<IoRequest>) override { std::abort(); }
   absl::StatusOr<Buffer> NewBuffer(size_t) override {
     return absl::ResourceExhaustedError("no I/O");

@@ -46,13 +46,22 @@ TempDir::~TempDir() {
   std::filesystem::remove_all(path_, ignored);
 }
 
-ChildProcess::ChildProcess(const std::vector<std::string>& arguments) {
+ChildProcess::ChildProcess(const std::vector<std::string>& arguments, Errors errors) {
   int pipe_fds[2];
   AbortUnless(pipe2(pipe_fds, O_CLOEXEC) == 0, "pipe2");
   output_ = pipe_fds[0];
+  int error_fds[2] = {-1, -1};
+  if (errors == Errors::kKept) {
+    AbortUnless(pipe2(error_fds, O_CLOEXEC) == 0, "pipe2");
+    errors_ = error_fds[0];
+    AbortUnless(fcntl(errors_, F_SETFL, O_NONBLOCK) == 0, "fcntl");
+  }
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, pipe_fds[1], STDOUT_FILENO);
+  if (errors == Errors::kKept) {
+    posix_spawn_file_actions_adddup2(&actions, error_fds[1], STDERR_FILENO);
+  }
   std::vector<char*> argv;
   for (const std::string& argument : arguments) {
     argv.push_back(const_cast<char*>(argument.c_str()));
@@ -62,6 +71,7 @@ ChildProcess::ChildProcess(const std::vector<std::string>& arguments) {
   AbortUnless(errno == 0, argv[0]);
   posix_spawn_file_actions_destroy(&actions);
   close(pipe_fds[1]);
+  if (errors == Errors::kKept) close(error_fds[1]);
 }
 
 ChildProcess::~ChildProcess() {
@@ -70,6 +80,14 @@ ChildProcess::~ChildProcess() {
     Wait();
   }
   close(output_);
+  if (errors_ >= 0) close(errors_);
+}
+
+const std::string& ChildProcess::Log() {
+  char bytes[4096];
+  ssize_t length;
+  while ((length = read(errors_, bytes, sizeof(bytes))) > 0) log_.append(bytes, length);
+  return log_;
 }
 
 void ChildProcess::Signal(int signal_number) const {
@@ -116,11 +134,18 @@ KvtierdProcess::KvtierdProcess(const std::string& toml, const std::string& runti
   Start(toml);
 }
 
-void KvtierdProcess::Start(const std::string& toml) {
+KvtierdProcess::KvtierdProcess(const std::string& toml, std::vector<std::string> wrapper)
+    : dir_(temp_.path() + "/run") {
+  Start(toml, std::move(wrapper), ChildProcess::Errors::kKept);
+}
+
+void KvtierdProcess::Start(const std::string& toml, std::vector<std::string> command,
+                           ChildProcess::Errors errors) {
   const std::string config_path = temp_.path() + "/kvtierd.toml";
   Configure(toml);
-  process_ = std::make_unique<ChildProcess>(std::vector<std::string>{
-      KVTIERD_PATH, "--config", config_path, "--runtime-dir", dir_});
+  command.insert(command.end(),
+                 {KVTIERD_PATH, "--config", config_path, "--runtime-dir", dir_});
+  process_ = std::make_unique<ChildProcess>(command, errors);
   ready_line_ = process_->ReadLine();
 }
 

@@ -33,8 +33,12 @@ class TempDir {
 // A child process whose standard output is read line by line.
 class ChildProcess {
  public:
+  // What becomes of its standard error: this process's, or kept for Log().
+  enum class Errors { kInherited, kKept };
+
   // Aborts the test program if it can't be started.
-  explicit ChildProcess(const std::vector<std::string>& arguments);
+  explicit ChildProcess(const std::vector<std::string>& arguments,
+                        Errors errors = Errors::kInherited);
   ChildProcess(const ChildProcess&) = delete;  // one owner waits for it
   ChildProcess& operator=(const ChildProcess&) = delete;
   // SIGKILL, if it still runs.
@@ -44,15 +48,20 @@ class ChildProcess {
   void Signal(int signal_number) const;
   // The next line without its newline; empty at the end or after 20 s.
   std::string ReadLine();
+  // All that it has written to its standard error so far; no more than a pipe holds
+  // between two calls.
+  const std::string& Log();
   // Exit code, or 128 + the signal that ended it; -1 if it still runs after `patience`.
   int Wait(absl::Duration patience = absl::Seconds(20));
 
  private:
   pid_t pid_ = -1;
   int output_ = -1;
+  int errors_ = -1;
   bool waited_ = false;
   int exit_code_ = -1;
   std::string buffer_;
+  std::string log_;
 };
 
 class KvtierdProcess {
@@ -62,6 +71,9 @@ class KvtierdProcess {
   explicit KvtierdProcess(const std::string& toml = "");
   // Serves an existing directory.
   KvtierdProcess(const std::string& toml, const std::string& runtime_dir);
+  // Started by another program, if `wrapper` isn't empty, that gets its path and
+  // arguments; its log is kept.
+  KvtierdProcess(const std::string& toml, std::vector<std::string> wrapper);
 
   // Another configuration, for SIGHUP.
   void Configure(const std::string& toml);
@@ -78,7 +90,8 @@ class KvtierdProcess {
   uint64_t MemoryBytes(const std::string& key) const;
 
  private:
-  void Start(const std::string& toml);
+  void Start(const std::string& toml, std::vector<std::string> command = {},
+             ChildProcess::Errors errors = ChildProcess::Errors::kInherited);
 
   TempDir temp_;
   std::string dir_;

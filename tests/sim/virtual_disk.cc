@@ -51,6 +51,19 @@ absl::Status VirtualBlockIo::RemoveSegment(SegmentNumber segment) {
   return files_.erase(segment) == 1 ? absl::OkStatus() : absl::NotFoundError("segment");
 }
 
+absl::Status VirtualBlockIo::Probe() {
+  std::lock_guard<std::mutex> lock(mu_);
+  if (off_) return PowerIsOff();
+  ++probes_;
+  for (const IoKind kind : {IoKind::kWrite, IoKind::kSync}) {
+    auto& [failing, status] = failures_[kind];
+    if (failing == 0) continue;
+    --failing;
+    return status;
+  }
+  return absl::OkStatus();
+}
+
 VirtualBlockIo::Waiting VirtualBlockIo::Accept(IoRequest request) {
   Waiting waiting;
   ++counts_[request.kind];
@@ -219,6 +232,11 @@ void VirtualBlockIo::FlipByte(SegmentNumber segment, uint64_t offset) {
   File& file = files_.at(segment);
   file.current[offset] ^= std::byte{1};
   file.durable[offset] ^= std::byte{1};
+}
+
+uint64_t VirtualBlockIo::probes() const {
+  std::lock_guard<std::mutex> lock(mu_);
+  return probes_;
 }
 
 uint64_t VirtualBlockIo::count(IoKind kind) const {

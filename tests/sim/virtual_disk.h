@@ -55,6 +55,7 @@ class VirtualBlockIo final : public BlockIo {
   absl::Status CreateSegment(SegmentNumber segment, uint64_t bytes) override;
   absl::StatusOr<std::vector<Segment>> OpenSegments() override;
   absl::Status RemoveSegment(SegmentNumber segment) override;
+  absl::Status Probe() override;
   void Submit(std::vector<IoRequest> requests) override;
   absl::StatusOr<Buffer> NewBuffer(size_t bytes) override;
   std::vector<std::string> Downgrades() const override { return {}; }
@@ -80,6 +81,7 @@ class VirtualBlockIo final : public BlockIo {
   void FlipByte(SegmentNumber segment, uint64_t offset);
   // Requests that were submitted.
   uint64_t count(IoKind kind) const;
+  uint64_t probes() const;
   std::vector<uint64_t> read_sizes() const;
   // Bytes of all segments.
   uint64_t total_bytes() const;
@@ -116,6 +118,7 @@ class VirtualBlockIo final : public BlockIo {
   bool hold_ = false;
   std::vector<std::function<void()>> held_;
   std::map<IoKind, uint64_t> counts_;
+  uint64_t probes_ = 0;
   std::vector<uint64_t> read_sizes_;
 };
 

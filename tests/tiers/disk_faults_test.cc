@@ -10,9 +10,17 @@
 namespace kvtier::tiers {
 namespace {
 
+using ::testing::ElementsAre;
+using ::testing::Field;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-using ::testing::Not;
+
+// Of one thing that the tier can't do, for which the message gives the cause.
+auto Only(DiskFault fault, const std::string& cause) {
+  return ElementsAre(
+      ::testing::AllOf(Field("fault", &DiskDegraded::fault, fault),
+                       Field("message", &DiskDegraded::message, HasSubstr(cause))));
+}
 
 class DiskFaultsTest : public DiskTierFixture {
  protected:
@@ -88,14 +96,46 @@ TEST_P(WriteErrorTest, StopsWritingAndTriesAgainLater) {
   EXPECT_FALSE(Contains(2));
   EXPECT_EQ(WriteAndRelease(3).code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(Check(1), absl::OkStatus());
-  EXPECT_THAT(tier_->Stats().degraded,
-              ::testing::ElementsAre(HasSubstr("read-only file system")));
+  EXPECT_THAT(tier_->Stats().degraded, Only(DiskFault::kWriting, "read-only"));
   // The buffer comes back after the answer, and the extent with it.
   EXPECT_TRUE(Eventually([&] { return tier_->Stats().used_bytes == kExtentBytes; }));
   Pass(1);
   EXPECT_EQ(WriteAndRelease(2), absl::OkStatus());
   EXPECT_EQ(Check(2), absl::OkStatus());
   EXPECT_TRUE(Eventually([&] { return tier_->Stats().degraded.empty(); }));
+}
+
+TEST_P(WriteErrorTest, IsFoundToBeOverAlsoWhenNobodyWrites) {
+  ASSERT_EQ(Open(), absl::OkStatus());
+  Pass(0);
+  io_->FailNext(GetParam(), 3, absl::UnavailableError("bad sector"));
+  EXPECT_EQ(WriteAndRelease(1).code(), absl::StatusCode::kUnavailable);
+  const auto failing = [this] { return !tier_->Stats().degraded.empty(); };
+  const uint64_t writes = io_->count(IoKind::kWrite);
+  EXPECT_THAT(tier_->Stats().degraded, Only(DiskFault::kWriting, "bad sector"));
+  Pass(0.1);
+  EXPECT_EQ(io_->probes(), 0u) << "tried again at once";
+  // Two tries fail, the third goes well.
+  EXPECT_TRUE(Eventually([&] {
+    Pass(0.1);
+    return !failing();
+  }));
+  EXPECT_EQ(io_->probes(), 3u);
+  EXPECT_EQ(io_->count(IoKind::kWrite), writes);
+  EXPECT_EQ(WriteAndRelease(2), absl::OkStatus());
+}
+
+TEST_F(DiskFaultsTest, TriesAreNeverFarApart) {
+  ASSERT_EQ(Open(), absl::OkStatus());
+  Pass(0);
+  io_->FailNext(IoKind::kWrite, 1000, absl::UnavailableError("bad sector"));
+  EXPECT_EQ(WriteAndRelease(1).code(), absl::StatusCode::kUnavailable);
+  for (uint64_t tries = 1; tries <= 12; ++tries) {
+    Pass(4);
+    EXPECT_TRUE(Eventually([&] { return io_->probes() == tries; }));
+    // What it found comes after its count.
+    EXPECT_TRUE(Eventually([&] { return WriteAndRelease(2).ok() == false; }));
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, WriteErrorTest,
@@ -126,7 +166,7 @@ TEST_F(DiskFaultsTest, AFullFileSystemKeepsWhatItHasAndEvicts) {
   for (uint32_t n = 5; n <= 30; ++n) ASSERT_EQ(WriteAndRelease(n), absl::OkStatus()) << n;
   EXPECT_EQ(Check(30), absl::OkStatus());
   EXPECT_THAT(tier_->Stats().degraded,
-              ::testing::ElementsAre(HasSubstr("no space left on device")));
+              Only(DiskFault::kGrowing, "no space left on device"));
   // No more than what was ready.
   EXPECT_LT(tier_->Stats().chunks, 20u);
   io_->SetCreateError(absl::OkStatus());
@@ -136,6 +176,31 @@ TEST_F(DiskFaultsTest, AFullFileSystemKeepsWhatItHasAndEvicts) {
   EXPECT_GT(tier_->Stats().chunks, 20u);
 }
 
+TEST_F(DiskFaultsTest, AFullFileSystemWithNothingToEvictSaysSoAndIsTriedAgain) {
+  ASSERT_EQ(Open(), absl::OkStatus());
+  Pass(0);
+  io_->SetCreateError(absl::ResourceExhaustedError("no space left on device"));
+  std::vector<DiskChunk> in_use;
+  absl::Status status;
+  uint32_t n = 0;
+  while (status.ok() && ++n < 100) {
+    absl::StatusOr<DiskChunk> chunk = Write(n);
+    status = chunk.status();
+    if (chunk.ok()) in_use.push_back(*std::move(chunk));
+  }
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("no space left on device"));
+  const uint64_t before = tier_->Stats().segment_bytes;
+  io_->SetCreateError(absl::OkStatus());
+  // Nobody writes meanwhile.
+  EXPECT_TRUE(Eventually([&] {
+    Pass(0.1);
+    return tier_->Stats().degraded.empty();
+  }));
+  EXPECT_GT(tier_->Stats().segment_bytes, before);
+  EXPECT_EQ(WriteAndRelease(n), absl::OkStatus());
+}
+
 TEST_F(DiskFaultsTest, AFullCatalogStopsWritingUntilThereIsRoom) {
   ASSERT_EQ(Open(), absl::OkStatus());
   ASSERT_EQ(WriteAndRelease(1), absl::OkStatus());
@@ -143,7 +208,7 @@ TEST_F(DiskFaultsTest, AFullCatalogStopsWritingUntilThereIsRoom) {
   files_->SetFull(true);
   EXPECT_EQ(WriteAndRelease(2).code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(Check(1), absl::OkStatus());
-  EXPECT_THAT(tier_->Stats().degraded, Not(IsEmpty()));
+  EXPECT_THAT(tier_->Stats().degraded, Only(DiskFault::kCatalog, "catalog"));
   Pass(1);
   EXPECT_EQ(WriteAndRelease(3).code(), absl::StatusCode::kUnavailable);
   files_->SetFull(false);

@@ -75,6 +75,10 @@ class BlockIo {
   // The segment must have no request under way. Durable when it returns.
   virtual absl::Status RemoveSegment(SegmentNumber segment) = 0;
 
+  // Writes a unit to a file of its own, syncs and removes it: whether that works again.
+  // Blocking. Errors: as Submit's.
+  virtual absl::Status Probe() = 0;
+
   // Starts the requests, as one batch. Errors come by their callbacks:
   // Unavailable (I/O error, path and errno in the message), ResourceExhausted (disk
   // full), FailedPrecondition (read-only file system), DeadlineExceeded.

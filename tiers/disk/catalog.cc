@@ -22,9 +22,13 @@ constexpr uint64_t kWriteBufferShare = 2;
 absl::Status ToStatus(const rocksdb::Status& s, const std::string& path) {
   if (s.ok()) return absl::OkStatus();
   const std::string message = absl::StrCat("catalog ", path, ": ", s.ToString());
-  if (s.IsNoSpace()) return absl::ResourceExhaustedError(message);
+  if (s.IsNoSpace()) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(message, ": free some space, or lower [disk] capacity"));
+  }
   if (s.IsCorruption()) return absl::DataLossError(message);
-  return absl::UnavailableError(message);
+  return absl::UnavailableError(
+      absl::StrCat(message, ": see that its file system can be written to"));
 }
 
 // RocksDB says so in words only: of another process's lock, and of its own. A lock file

@@ -11,7 +11,7 @@ namespace kvtier::tiers {
 namespace {
 
 constexpr absl::Duration kPauseMin = absl::Milliseconds(500);
-constexpr absl::Duration kPauseMax = absl::Minutes(1);
+constexpr absl::Duration kPauseMax = absl::Seconds(4);
 // Chunks under Verify's eyes at a time.
 constexpr uint32_t kVerifyDepth = 4;
 // Bad chunks that Verify describes; all are counted.
@@ -38,6 +38,10 @@ void DiskEngine::Recover(Fault& fault) {
 void DiskEngine::StopWrites(const absl::Status& status, Later* later) {
   if (absl::IsCancelled(status)) return;
   Degrade(write_fault_, status);
+  FailWaiting(status, later);
+}
+
+void DiskEngine::FailWaiting(const absl::Status& status, Later* later) {
   const absl::Status unavailable = absl::UnavailableError(status.message());
   for (const auto& geometry : geometries_) {
     for (const WriteRef& op : std::exchange(geometry->waiting, {})) {
@@ -56,9 +60,14 @@ void DiskEngine::Tick(absl::Time now) {
     if (stopping_) return;
     for (Fault* fault : {&write_fault_, &create_fault_, &read_fault_}) {
       if (!fault->active || now < fault->retry_at) continue;
-      // The next try tells; until it went well the message stays.
+      // The next try tells; until it went well the message stays. It isn't left to who
+      // may never come to write.
       fault->active = false;
       if (fault == &read_fault_) RetryUnreadable(&later);
+      if (fault == &create_fault_ && CanCreateSegment()) StartCreate(&later);
+      if (fault == &write_fault_ && !std::exchange(probing_, true)) {
+        later.work.push_back([this] { RetryWriting(); });
+      }
     }
     if (catalog_fault_.active && now >= catalog_fault_.retry_at && !catalog_busy_) {
       catalog_busy_ = true;
@@ -93,6 +102,19 @@ void DiskEngine::RetryCatalog() {
     Degrade(catalog_fault_, status);
   }
   Run(std::move(later));
+}
+
+void DiskEngine::RetryWriting() {
+  const absl::Status status = io_->Probe();
+  MutexLock lock(&mu_);
+  probing_ = false;
+  // A chunk's own write that failed meanwhile knows better.
+  if (write_fault_.active) return;
+  if (status.ok()) {
+    Recover(write_fault_);
+  } else {
+    Degrade(write_fault_, status);
+  }
 }
 
 void DiskEngine::RetryUnreadable(Later* later) {

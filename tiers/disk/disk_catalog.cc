@@ -105,7 +105,7 @@ void DiskEngine::OnCatalogFailed(std::vector<Change> changes, const absl::Status
     FailWrite(change.write, unavailable, later);
   }
   changes_ = std::move(queue);
-  StopWrites(status, later);
+  FailWaiting(status, later);
 }
 
 }  // namespace kvtier::tiers

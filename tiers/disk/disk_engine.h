@@ -262,10 +262,14 @@ class DiskEngine final : public DiskTier {
   void Recover(Fault& fault) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void StopWrites(const absl::Status& status, Later* later)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Ends the writes that wait for room.
+  void FailWaiting(const absl::Status& status, Later* later)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Scrub(Later* later) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void RetryUnreadable(Later* later) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void ReadsAgain(Index index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void RetryCatalog() ABSL_LOCKS_EXCLUDED(mu_);
+  void RetryWriting() ABSL_LOCKS_EXCLUDED(mu_);
 
   // disk_heat.cc
   // Some heats that have changed, from where it stopped the last time.
@@ -325,6 +329,7 @@ class DiskEngine final : public DiskTier {
   std::vector<Change> changes_ ABSL_GUARDED_BY(mu_);
   bool catalog_busy_ ABSL_GUARDED_BY(mu_) = false;
   bool creating_ ABSL_GUARDED_BY(mu_) = false;
+  bool probing_ ABSL_GUARDED_BY(mu_) = false;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   // Counts writes, whose generation it is, and uses.
   uint64_t clock_ ABSL_GUARDED_BY(mu_) = 0;

@@ -7,6 +7,11 @@
 
 namespace kvtier::tiers {
 
+const char* NameOf(DiskFault fault) {
+  constexpr const char* kNames[] = {"writing", "cataloging", "growing", "reading"};
+  return kNames[static_cast<int>(fault)];
+}
+
 absl::StatusOr<std::unique_ptr<DiskTier>> DiskTier::Open(const DiskTierOptions& options,
                                                          BlockIo* io, rocksdb::Env* env,
                                                          Executor* executor) {
@@ -212,13 +217,13 @@ DiskStats DiskEngine::Stats() const {
   stats.capacity_bytes = options_.capacity_bytes;
   stats.memory_bytes = table_.memory_bytes() + write_staging_.memory_bytes() +
                        read_staging_.memory_bytes() + options_.catalog_cache_bytes;
-  for (const Fault* fault :
-       {&write_fault_, &catalog_fault_, &create_fault_, &read_fault_}) {
-    if (!fault->message.empty()) stats.degraded.push_back(fault->message);
-  }
-  for (std::string& downgrade : io_->Downgrades()) {
-    stats.degraded.push_back(std::move(downgrade));
-  }
+  const auto add = [&stats](DiskFault name, const Fault& fault) {
+    if (!fault.message.empty()) stats.degraded.push_back({name, fault.message});
+  };
+  add(DiskFault::kWriting, write_fault_);
+  add(DiskFault::kCatalog, catalog_fault_);
+  add(DiskFault::kGrowing, create_fault_);
+  add(DiskFault::kReading, read_fault_);
   return stats;
 }
 

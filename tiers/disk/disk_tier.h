@@ -31,8 +31,8 @@
 // closed: after a kill it is as known some seconds or minutes before.
 //
 // Degraded: after a write error or a full device the tier goes on reading and stops
-// writing, tries again with growing pauses, and says so in Stats(); after a read error
-// the chunk concerned is left out until it reads again.
+// writing; after a read error the chunk concerned is left out until it reads again. It
+// says so in Stats(), and tries again by itself every few seconds.
 //
 // Thread safety: internally synchronized. Callbacks run on the tier's executor, those of
 // small reads on the I/O's thread, which reads stand still for meanwhile: they do little,
@@ -159,6 +159,16 @@ struct DiskTierOptions {
   DiskBug bug = DiskBug::kNone;                          // tests only
 };
 
+// What a tier can't do, and can after all once that was tried with success.
+enum class DiskFault : uint8_t { kWriting, kCatalog, kGrowing, kReading };
+// "writing", "cataloging", "growing", "reading".
+const char* NameOf(DiskFault fault);
+
+struct DiskDegraded {
+  DiskFault fault;
+  std::string message;  // for people: why, and what to do
+};
+
 struct DiskStats {
   uint64_t chunks = 0;       // holes included
   uint64_t hole_chunks = 0;  // did not verify, and were not written anew yet
@@ -173,8 +183,8 @@ struct DiskStats {
   uint64_t lost_chunks = 0;    // did not verify, or were dropped at the start
   uint64_t filled_chunks = 0;  // holes that were written anew
   uint64_t scrubbed_bytes = 0;
-  uint64_t dropped_writes = 0;        // not admitted or failed
-  std::vector<std::string> degraded;  // for people; empty: all is well
+  uint64_t dropped_writes = 0;         // not admitted or failed
+  std::vector<DiskDegraded> degraded;  // empty: all is well
 };
 
 class DiskTier {

@@ -126,8 +126,10 @@ void DiskEngine::PumpGeometry(GeometryState& geometry, Later* later) {
     if (!op->extent) {
       geometry.waiting.pop_front();
       FailWrite(op,
-                absl::ResourceExhaustedError(
-                    "the disk tier is full of chunks in use: give it more capacity"),
+                create_fault_.message.empty()
+                    ? absl::ResourceExhaustedError(
+                          "the disk tier is full of chunks in use: give it more capacity")
+                    : absl::UnavailableError(create_fault_.message),
                 later);
       continue;
     }

@@ -5,11 +5,14 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
+#include <list>
 #include <thread>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "kernels/base/mutex.h"
+#include "tiers/disk/io_faults.h"
 
 namespace kvtier::tiers {
 
@@ -70,6 +73,8 @@ absl::Status FileIo::RemoveSegment(SegmentNumber segment) {
   return files_->Remove(segment);
 }
 
+absl::Status FileIo::Probe() { return files_->Probe(); }
+
 absl::StatusOr<BlockIo::Buffer> FileIo::NewBuffer(size_t bytes) {
   const size_t rounded = (bytes + kIoUnit - 1) / kIoUnit * kIoUnit;
   void* data = std::aligned_alloc(kIoUnit, std::max(rounded, kIoUnit));
@@ -79,9 +84,18 @@ absl::StatusOr<BlockIo::Buffer> FileIo::NewBuffer(size_t bytes) {
 
 std::vector<std::string> FileIo::Downgrades() const { return files_->Downgrades(); }
 
+absl::Status FileIo::Overdue(const IoFlight& flight) const {
+  return absl::DeadlineExceededError(
+      absl::StrCat(NameOf(flight.request.kind), " ", files_->Path(flight.request.segment),
+                   " took longer than ", absl::FormatDuration(options_.deadline),
+                   ": look at the device"));
+}
+
 namespace {
 
 constexpr uint32_t kFallbackThreads = 4;
+// How often deadlines are looked at while something is under way.
+constexpr absl::Duration kTick = absl::Milliseconds(100);
 
 class ThreadIo final : public FileIo {
  public:
@@ -91,6 +105,7 @@ class ThreadIo final : public FileIo {
     for (uint32_t i = 0; i < kFallbackThreads; ++i) {
       threads_.emplace_back([this] { Run(); });
     }
+    watch_ = std::thread([this] { Watch(); });
   }
 
   ~ThreadIo() override {
@@ -100,6 +115,12 @@ class ThreadIo final : public FileIo {
       changed_.SignalAll();
     }
     for (std::thread& thread : threads_) thread.join();
+    {
+      MutexLock lock(&mu_);
+      stopped_ = true;
+      watched_.SignalAll();
+    }
+    watch_.join();
   }
 
   void Submit(std::vector<IoRequest> requests) override {
@@ -119,27 +140,40 @@ class ThreadIo final : public FileIo {
   }
 
  private:
+  // A request that a thread has. It is answered by who takes `answered`, with mu_ held;
+  // the other fields of `flight` are the thread's.
+  struct Work {
+    IoFlight flight;
+    absl::Time started;
+    bool answered = false;
+    bool being_told = false;  // that it is late: its buffer may not be released yet
+  };
+
   void Run() {
     while (true) {
-      IoFlight flight;
+      Work work;
       {
         MutexLock lock(&mu_);
         // One thread is always left for those that a query waits for.
-        while (!waiting_.Take(background_ + 1 < kFallbackThreads, absl::Now(), &flight)) {
+        while (!waiting_.Take(background_ + 1 < kFallbackThreads, absl::Now(),
+                              &work.flight)) {
           if (stopping_) return;
           changed_.Wait(&mu_);
         }
-        background_ += flight.background();
+        background_ += work.flight.background();
+        work.started = work.flight.started;
+        if (under_way_.empty()) {
+          last_completion_ = work.started;
+          watched_.SignalAll();
+        }
+        under_way_.push_back(&work);
       }
-      flight.Answer(Do(&flight));
-      flight.Release();
-      MutexLock lock(&mu_);
-      background_ -= flight.background();
-      changed_.SignalAll();
+      Finish(&work, Do(&work));
     }
   }
 
-  absl::Status Do(IoFlight* flight) {
+  absl::Status Do(Work* work) {
+    IoFlight* flight = &work->flight;
     const IoRequest& request = flight->request;
     const int fd = files_->fd(request.segment);
     absl::Status status;
@@ -153,19 +187,84 @@ class ThreadIo final : public FileIo {
       if (request.kind == IoKind::kWrite) returned = pwrite(fd, data, bytes, offset);
       if (request.kind == IoKind::kSync) returned = fdatasync(fd);
       result = returned < 0 ? -errno : static_cast<int>(returned);
-    } while (!Continue(result, *files_, flight, &status));
+      if (options_.faults != nullptr) result = options_.faults->Result(request, result);
+      // Who was told that it took too long doesn't wait for the rest.
+    } while (!Continue(result, *files_, flight, &status) && !Answered(*work));
     return status;
+  }
+
+  bool Answered(const Work& work) {
+    MutexLock lock(&mu_);
+    return work.answered;
+  }
+
+  void Finish(Work* work, const absl::Status& status) {
+    bool late;
+    {
+      MutexLock lock(&mu_);
+      late = std::exchange(work->answered, true);
+      while (work->being_told) changed_.Wait(&mu_);
+      under_way_.remove(work);
+      last_completion_ = absl::Now();
+    }
+    if (!late) work->flight.Answer(status);
+    work->flight.Release();
+    MutexLock lock(&mu_);
+    background_ -= work->flight.background();
+    changed_.SignalAll();
+  }
+
+  // Gives up on what the device leaves unanswered.
+  void Watch() {
+    MutexLock lock(&mu_);
+    while (!stopped_) {
+      if (under_way_.empty()) {
+        watched_.Wait(&mu_);
+        continue;
+      }
+      watched_.WaitWithTimeout(&mu_, kTick);
+      AnswerOverdue();
+    }
+  }
+
+  void AnswerOverdue() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    const absl::Time limit = absl::Now() - options_.deadline;
+    std::vector<Work*> late;
+    for (Work* work : under_way_) {
+      if (work->started > limit || work->answered) continue;
+      work->answered = work->being_told = true;
+      late.push_back(work);
+    }
+    std::vector<IoFlight> behind;
+    if (!under_way_.empty() && last_completion_ <= limit) {
+      behind = waiting_.TakeOlderThan(limit);
+    }
+    if (late.empty() && behind.empty()) return;
+    mu_.Unlock();
+    for (Work* work : late) work->flight.Answer(Overdue(work->flight));
+    for (IoFlight& flight : behind) {
+      flight.Answer(Overdue(flight));
+      flight.Release();
+    }
+    mu_.Lock();
+    for (Work* work : late) work->being_told = false;
+    changed_.SignalAll();
   }
 
   // Constant after construction.
   const std::string reason_;
   std::vector<std::thread> threads_;
+  std::thread watch_;
 
   Mutex mu_;
   CondVar changed_;
+  CondVar watched_;  // the watching thread's
   IoQueue waiting_ ABSL_GUARDED_BY(mu_);
+  std::list<Work*> under_way_ ABSL_GUARDED_BY(mu_);
+  absl::Time last_completion_ ABSL_GUARDED_BY(mu_);
   uint32_t background_ ABSL_GUARDED_BY(mu_) = 0;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
+  bool stopped_ ABSL_GUARDED_BY(mu_) = false;  // the threads have ended
 };
 
 }  // namespace

@@ -35,12 +35,15 @@ class FileIo : public BlockIo {
   absl::Status CreateSegment(SegmentNumber segment, uint64_t bytes) override;
   absl::StatusOr<std::vector<Segment>> OpenSegments() override;
   absl::Status RemoveSegment(SegmentNumber segment) override;
+  absl::Status Probe() override;
   absl::StatusOr<Buffer> NewBuffer(size_t bytes) override;
   std::vector<std::string> Downgrades() const override;
 
  protected:
   // To be called with what is submitted: segments are made slowly beside demand.
   void NoteDemand(const std::vector<IoRequest>& requests);
+  // The answer to one that the device did not serve in time.
+  absl::Status Overdue(const IoFlight& flight) const;
 
   // Constant after construction.
   const RingIoOptions options_;
@@ -52,7 +55,9 @@ class FileIo : public BlockIo {
   std::atomic<absl::Time> last_demand_{absl::InfinitePast()};
 };
 
-// With threads, pread and pwrite.
+// With threads, pread and pwrite. One that hangs in the kernel is given up on as a ring's
+// request is: the caller has its answer, the thread and the buffer come back when they
+// do.
 //   reason: why, for Downgrades()
 std::unique_ptr<BlockIo> NewThreadIo(const RingIoOptions& options,
                                      std::unique_ptr<SegmentFiles> files,

@@ -19,6 +19,7 @@
 #include "kernels/base/mutex.h"
 #include "kernels/base/unique_fd.h"
 #include "tiers/disk/file_io.h"
+#include "tiers/disk/io_faults.h"
 #include "tiers/disk/io_queue.h"
 #include "tiers/disk/ring_registry.h"
 #include "tiers/disk/segment_files.h"
@@ -31,6 +32,9 @@ constexpr int64_t kTickNanoseconds = 100'000'000;
 // Completions come in bursts. What their callbacks ask for is given to the device after
 // so many of them, so that it doesn't run dry while the rest of the burst is answered.
 constexpr uint32_t kAnswersPerSubmit = 4;
+// Before what the kernel did not take is offered again, when nothing has come back
+// meanwhile that it may have waited for.
+constexpr absl::Duration kSubmitPause = absl::Milliseconds(1);
 
 class RingIo final : public FileIo {
  public:
@@ -108,16 +112,28 @@ class RingIo final : public FileIo {
       const bool stopping = TakeIncoming();
       StartWaiting();
       if (stopping && flights_.empty()) return;
-      __kernel_timespec tick = {.tv_sec = 0, .tv_nsec = kTickNanoseconds};
-      io_uring_cqe* cqe = nullptr;
-      if (flights_.empty()) {
-        io_uring_submit_and_wait(&ring_, 1);
-      } else {
-        io_uring_submit_and_wait_timeout(&ring_, &cqe, 1, &tick, nullptr);
-      }
-      Reap();
+      const int submitted = SubmitAndWait();
+      const bool refused = submitted < 0 && submitted != -ETIME && submitted != -EINTR;
+      // What was refused (-EAGAIN: no memory, -EBUSY: too many completions) stays in the
+      // ring, to be submitted the next time.
+      if (Reap() == 0 && refused) absl::SleepFor(kSubmitPause);
       AnswerOverdue();
     }
+  }
+
+  // A test's, or 0.
+  int InjectedRefusal() {
+    return options_.faults == nullptr ? 0 : options_.faults->Submit();
+  }
+
+  // Gives the kernel what was prepared, and waits until something comes back or, with
+  // requests under way, a tick has passed. Their number, or a negative error number.
+  int SubmitAndWait() {
+    if (const int error = InjectedRefusal(); error < 0) return error;
+    if (flights_.empty()) return io_uring_submit_and_wait(&ring_, 1);
+    __kernel_timespec tick = {.tv_sec = 0, .tv_nsec = kTickNanoseconds};
+    io_uring_cqe* cqe = nullptr;
+    return io_uring_submit_and_wait_timeout(&ring_, &cqe, 1, &tick, nullptr);
   }
 
   // True if the object is being destroyed and nothing more will come.
@@ -150,11 +166,8 @@ class RingIo final : public FileIo {
 
   void Prepare(std::list<IoFlight>::iterator flight) {
     const IoRequest& request = flight->request;
+    // There is room: the ring has an entry for each flight, and one for the eventfd.
     io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
-    while (sqe == nullptr) {
-      io_uring_submit(&ring_);
-      sqe = io_uring_get_sqe(&ring_);
-    }
     int fd = registry_->FileOf(request.segment);
     bool registered = fd >= 0;
     if (!registered) {
@@ -198,52 +211,64 @@ class RingIo final : public FileIo {
     io_uring_sqe_set_data(sqe, nullptr);
   }
 
-  void Reap() {
+  // Returns how many completions there were.
+  size_t Reap() {
+    for (const auto& [address, result] : std::exchange(late_, {})) {
+      Complete(address, result);
+    }
+    size_t completions = 0;
     uint32_t answers = 0;
     io_uring_cqe* cqe = nullptr;
     while (io_uring_peek_cqe(&ring_, &cqe) == 0) {
       auto* address = static_cast<IoFlight*>(io_uring_cqe_get_data(cqe));
       const int result = cqe->res;
-      last_completion_ = absl::Now();
       io_uring_cqe_seen(&ring_, cqe);
+      ++completions;
       if (address == nullptr) {
         ListenForWake();
         continue;
       }
-      const auto found = by_address_.find(address);
-      const std::list<IoFlight>::iterator flight = found->second;
-      by_address_.erase(found);
-      absl::Status status;
-      if (!Continue(result, *files_, &*flight, &status)) {
-        Prepare(flight);
-        continue;
-      }
-      background_ -= flight->background();
-      flight->Answer(status);
-      flight->Release();
-      flights_.erase(flight);
+      Complete(address, result);
       if (++answers % kAnswersPerSubmit == 0) {
         TakeIncoming();
         StartWaiting();
-        io_uring_submit(&ring_);
+        // What isn't taken is offered again by SubmitAndWait.
+        if (InjectedRefusal() == 0) io_uring_submit(&ring_);
       }
     }
+    return completions;
+  }
+
+  void Complete(IoFlight* address, int result) {
+    if (options_.faults != nullptr) {
+      const int wanted = options_.faults->Result(address->request, result);
+      if (wanted == IoFaults::kLate) return late_.emplace_back(address, result), void();
+      result = wanted;
+    }
+    last_completion_ = absl::Now();
+    const auto found = by_address_.find(address);
+    const std::list<IoFlight>::iterator flight = found->second;
+    by_address_.erase(found);
+    absl::Status status;
+    // Who was told that it took too long doesn't wait for the rest.
+    if (!Continue(result, *files_, &*flight, &status) && !flight->answered) {
+      Prepare(flight);
+      return;
+    }
+    background_ -= flight->background();
+    flight->Answer(status);
+    flight->Release();
+    flights_.erase(flight);
   }
 
   void AnswerOverdue() {
     const absl::Time limit = absl::Now() - options_.deadline;
-    const auto answer = [&](IoFlight& flight) {
-      flight.Answer(absl::DeadlineExceededError(
-          absl::StrCat(NameOf(flight.request.kind), " ",
-                       files_->Path(flight.request.segment), " took longer than ",
-                       absl::FormatDuration(options_.deadline), ": look at the device")));
-    };
     for (IoFlight& flight : flights_) {
-      if (!flight.answered && flight.started <= limit) answer(flight);
+      if (!flight.answered && flight.started <= limit) flight.Answer(Overdue(flight));
     }
     if (last_completion_ > limit || flights_.empty()) return;
     for (IoFlight& flight : waiting_.TakeOlderThan(limit)) {
-      answer(flight);
+      flight.Answer(Overdue(flight));
       flight.Release();
     }
   }
@@ -266,6 +291,7 @@ class RingIo final : public FileIo {
   BackgroundLimit background_limit_;
   std::list<IoFlight> flights_;
   std::map<IoFlight*, std::list<IoFlight>::iterator> by_address_;
+  std::vector<std::pair<IoFlight*, int>> late_;  // what a test holds back
   uint32_t background_ = 0;
 };
 

@@ -3,13 +3,16 @@
 // One thread submits and reaps; callers put requests into queues, one per priority, and
 // wake it. Demand goes first, though not always (io_queue.h); of write-behind and scrub
 // only a bounded number is under way, and few for a while after a query waited for a
-// page, so that the next finds the device's queue short. A request that the device does
-// not answer in time gives DeadlineExceeded; its buffer is let go of when the kernel lets
-// go of it, which the destructor waits for.
+// page, so that the next finds the device's queue short.
 //
-// Where io_uring is refused (a container), threads do the same with pread and pwrite, but
-// can't give up on a device that hangs; where O_DIRECT is refused (tmpfs), files are
-// buffered. Both are told by Downgrades().
+// A request that the device does not answer in time gives DeadlineExceeded, also when it
+// was queued behind others while the device answered nothing; its buffer is let go of
+// when the kernel lets go of it. What is short, interrupted or refused for the moment is
+// continued until then. The destructor answers all that was submitted, and waits for what
+// the kernel still has.
+//
+// Where io_uring is refused (a container), threads do the same with pread and pwrite;
+// where O_DIRECT is refused (tmpfs), files are buffered. Both are told by Downgrades().
 //
 // Thread safety: as BlockIo says. Callbacks run on the ring's thread: what takes longer
 // than some microseconds they post.
@@ -27,6 +30,8 @@
 
 namespace kvtier::tiers {
 
+class IoFaults;
+
 struct RingIoOptions {
   std::string directory;
   // Requests that the kernel has at a time, and how many of them may be write-behind or
@@ -40,6 +45,7 @@ struct RingIoOptions {
   // For tests.
   bool refuse_ring = false;
   bool refuse_direct = false;
+  IoFaults* faults = nullptr;  // outlives the I/O
 };
 
 // Makes the directory, 0700, if it isn't there.

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -26,6 +27,16 @@ constexpr char kPrefix[] = "segment-";
 // Of a file that is being made. One that is left over by a crash is written again.
 constexpr char kNewName[] = "new-segment";
 constexpr size_t kZeroBytes = size_t{1} << 20;
+// Of the file system's, left free: evicting needs room for the catalog's log.
+constexpr uint64_t kSpareBytes = uint64_t{8} << 20;
+
+using Memory = std::unique_ptr<void, decltype(&std::free)>;
+
+Memory Zeros(size_t bytes) {
+  Memory zeros(std::aligned_alloc(kIoUnit, bytes), &std::free);
+  std::fill_n(static_cast<std::byte*>(zeros.get()), bytes, std::byte{0});
+  return zeros;
+}
 
 std::string NameOf(SegmentNumber segment) {
   return absl::StrFormat("%s%06u", kPrefix, segment.value());
@@ -49,9 +60,7 @@ absl::Status Zero(int fd, const std::string& path, uint64_t bytes,
   if (const int error = posix_fallocate(fd, 0, static_cast<off_t>(bytes)); error != 0) {
     return IoErrorToStatus(error, absl::StrCat("allocating ", path));
   }
-  const std::unique_ptr<void, decltype(&std::free)> zeros(
-      std::aligned_alloc(kIoUnit, kZeroBytes), &std::free);
-  std::fill_n(static_cast<std::byte*>(zeros.get()), kZeroBytes, std::byte{0});
+  const Memory zeros = Zeros(kZeroBytes);
   for (uint64_t done = 0; done < bytes;) {
     const ssize_t written = pwrite(fd, zeros.get(), std::min(kZeroBytes, bytes - done),
                                    static_cast<off_t>(done));
@@ -62,6 +71,20 @@ absl::Status Zero(int fd, const std::string& path, uint64_t bytes,
   }
   if (fsync(fd) != 0) return IoErrorToStatus(errno, absl::StrCat("syncing ", path));
   return absl::OkStatus();
+}
+
+// Before anything is taken: else a full file system would be filled to its last byte at
+// each try, and others' writes fail meanwhile.
+absl::Status CheckRoom(const std::string& directory, const std::string& path,
+                       uint64_t bytes) {
+  struct statvfs info = {};
+  if (statvfs(directory.c_str(), &info) != 0) {
+    return IoErrorToStatus(errno, absl::StrCat("looking at ", directory));
+  }
+  if (uint64_t{info.f_bavail} * info.f_frsize >= bytes + kSpareBytes) {
+    return absl::OkStatus();
+  }
+  return IoErrorToStatus(ENOSPC, absl::StrCat("allocating ", path));
 }
 
 }  // namespace
@@ -81,6 +104,12 @@ absl::Status IoErrorToStatus(int error_number, const std::string& what) {
       return absl::PermissionDeniedError(text);
     case EEXIST:
       return absl::AlreadyExistsError(text);
+    case EFBIG:
+      return absl::UnavailableError(absl::StrCat(
+          text, ": allow this process larger files (ulimit -f, LimitFSIZE=)"));
+    case EIO:
+      return absl::UnavailableError(
+          absl::StrCat(text, ": look at the device, and at the kernel's log"));
     default:
       return absl::UnavailableError(text);
   }
@@ -98,11 +127,25 @@ absl::Status SegmentFiles::Prepare() {
   if (chmod(directory_.c_str(), 0700) != 0) {
     return IoErrorToStatus(errno, absl::StrCat("closing ", directory_, " to others"));
   }
-  MutexLock lock(&mu_);
-  const std::string probe = absl::StrCat(directory_, "/probe");
-  absl::StatusOr<UniqueFd> file = Open(probe, O_CREAT);
-  unlink(probe.c_str());
-  return file.status();
+  return Probe();
+}
+
+absl::Status SegmentFiles::Probe() {
+  const std::string path = absl::StrCat(directory_, "/probe");
+  absl::StatusOr<UniqueFd> file = [&] {
+    MutexLock lock(&mu_);
+    return Open(path, O_CREAT | O_TRUNC);
+  }();
+  absl::Status status = file.status();
+  if (status.ok()) {
+    const Memory zeros = Zeros(kIoUnit);
+    const bool written = pwrite(file->get(), zeros.get(), kIoUnit, 0) == kIoUnit;
+    if (!written || fdatasync(file->get()) != 0) {
+      status = IoErrorToStatus(errno, absl::StrCat("writing ", path));
+    }
+  }
+  unlink(path.c_str());
+  return status;
 }
 
 absl::StatusOr<UniqueFd> SegmentFiles::Open(const std::string& path, int flags) {
@@ -132,6 +175,7 @@ absl::Status SegmentFiles::Create(SegmentNumber segment, uint64_t bytes,
   if (access(path.c_str(), F_OK) == 0) {
     return IoErrorToStatus(EEXIST, absl::StrCat("making ", path));
   }
+  if (absl::Status s = CheckRoom(directory_, path, bytes); !s.ok()) return s;
   absl::StatusOr<UniqueFd> file = [&] {
     MutexLock lock(&mu_);
     return Open(new_path, O_CREAT | O_TRUNC);

@@ -29,6 +29,10 @@ class SegmentFiles {
   // Makes the directory if it isn't there, and finds out about O_DIRECT.
   absl::Status Prepare() ABSL_LOCKS_EXCLUDED(mu_);
 
+  // Writes, syncs and removes a file: whether the directory can be written to.
+  absl::Status Probe() ABSL_LOCKS_EXCLUDED(mu_);
+
+  // ResourceExhausted: the file system would have too little left for the catalog.
   //   pause: called between writes of a MiB, to leave the device to others for a while
   absl::Status Create(SegmentNumber segment, uint64_t bytes,
                       const std::function<void()>& pause) ABSL_LOCKS_EXCLUDED(mu_);
