@@ -257,6 +257,7 @@ class Directory {
   friend class ChunkRef;
   friend class PagePins;
   class DiskCopies;
+  struct Incoming;
   using Entry = ChunkRef::Entry;
 
   ChunkRef CommitOnly(std::unique_ptr<Chunk> chunk, const ChunkRef* parent,
@@ -280,10 +281,12 @@ class Directory {
   // False if no write is under way.
   bool AwaitAnyWrite() ABSL_LOCKS_EXCLUDED(mu_);
   // Brings in chunks that are all on disk.
-  absl::Status BringInRun(absl::Span<FoundChunk> run,
-                          const std::shared_ptr<const ChunkGeometry>& geometry,
-                          const ChunkRef* parent, std::vector<ChunkRef>* chunks)
+  absl::Status StartBringIn(absl::Span<FoundChunk> found,
+                            const std::shared_ptr<const ChunkGeometry>& geometry,
+                            std::deque<std::unique_ptr<Incoming>>* incoming)
       ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status EndBringIn(Incoming& incoming, const ChunkRef* parent,
+                          std::vector<ChunkRef>* chunks) ABSL_LOCKS_EXCLUDED(mu_);
   // Waits for its turn to pin so many bytes of pages. What is pinned at a time is
   // bounded, so that those who load always find something to drop.
   void AwaitPinTurn(uint64_t bytes) ABSL_LOCKS_EXCLUDED(mu_);

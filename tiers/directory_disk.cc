@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cstring>
+#include <deque>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
@@ -16,8 +17,10 @@ namespace {
 constexpr size_t kDropBatch = 64;
 // Of the budget, what loads may pin at a time: 1 / this.
 constexpr uint64_t kPinnedShare = 4;
-// Chunks whose abstracts are read at a time; bounds the buffers.
-constexpr size_t kBringInBatch = 64;
+// Chunks whose abstracts are asked for together, and how often that at a time: enough
+// for the disk, and an error comes before all of a long sequence was read.
+constexpr size_t kBringInBatch = 32;
+constexpr size_t kBringInBatches = 3;
 
 // Waits for callbacks and keeps the first error.
 class Completions {
@@ -251,72 +254,104 @@ FoundChunk Directory::Lookup(const ChunkName& name) {
   return found;
 }
 
+// Chunks whose abstracts are being read.
+struct Directory::Incoming {
+  explicit Incoming(size_t count) : abstracts(count), crcs(count), completions(count) {}
+  ~Incoming() { completions.Wait().IgnoreError(); }
+
+  absl::Span<FoundChunk> found;
+  std::vector<std::unique_ptr<Chunk>> chunks;
+  std::vector<std::vector<Slot>> abstracts;  // [chunk][layer]
+  std::vector<std::vector<uint32_t>> crcs;
+  Completions completions;
+};
+
 absl::StatusOr<std::vector<ChunkRef>> Directory::BringIn(
     std::vector<FoundChunk> found, std::shared_ptr<const ChunkGeometry> geometry,
     const ChunkRef* parent) {
   std::vector<ChunkRef> chunks;
-  for (size_t next = 0; next < found.size(); next = chunks.size()) {
-    if (found[next].host.has_value()) {
-      chunks.push_back(*std::move(found[next].host));
+  // Some are read while others are put in their places.
+  std::deque<std::unique_ptr<Incoming>> incoming;
+  size_t next = 0;
+  while (chunks.size() < found.size()) {
+    absl::Status started;
+    while (started.ok() && next < found.size() && incoming.size() < kBringInBatches) {
+      size_t end = next;
+      while (end < found.size() && end < next + kBringInBatch && found[end].disk) ++end;
+      if (end == next) {
+        ++next;  // here already
+        continue;
+      }
+      started = StartBringIn(absl::MakeSpan(found).subspan(next, end - next), geometry,
+                             &incoming);
+      if (started.ok()) next = end;
+    }
+    if (found[chunks.size()].host.has_value()) {
+      chunks.push_back(*std::move(found[chunks.size()].host));
       continue;
     }
-    size_t end = next;
-    while (end < found.size() && end < next + kBringInBatch && found[end].disk) ++end;
+    // What could not be started now may be when the others are done.
     const absl::Status status =
-        BringInRun(absl::MakeSpan(found).subspan(next, end - next), geometry,
-                   chunks.empty() ? parent : &chunks.back(), &chunks);
+        incoming.empty() ? started
+                         : EndBringIn(*incoming.front(),
+                                      chunks.empty() ? parent : &chunks.back(), &chunks);
     if (absl::IsResourceExhausted(status)) return status;
     // What the disk does not give is as if it weren't there.
     if (!status.ok()) return chunks;
+    incoming.pop_front();
   }
   return chunks;
 }
 
-absl::Status Directory::BringInRun(absl::Span<FoundChunk> run,
-                                   const std::shared_ptr<const ChunkGeometry>& geometry,
-                                   const ChunkRef* parent,
-                                   std::vector<ChunkRef>* chunks) {
-  std::vector<std::unique_ptr<Chunk>> made;
-  for (FoundChunk& found : run) {
-    if (!SameLayers(*geometry, disk_->Geometry(*found.disk))) {
+absl::Status Directory::StartBringIn(absl::Span<FoundChunk> found,
+                                     const std::shared_ptr<const ChunkGeometry>& geometry,
+                                     std::deque<std::unique_ptr<Incoming>>* incoming) {
+  std::vector<std::unique_ptr<Chunk>> chunks;
+  for (const FoundChunk& one : found) {
+    if (!SameLayers(*geometry, disk_->Geometry(*one.disk))) {
       return absl::NotFoundError("another geometry");
     }
     absl::StatusOr<std::unique_ptr<Chunk>> chunk = NewChunk(geometry);
     if (!chunk.ok()) return chunk.status();
-    made.push_back(*std::move(chunk));
+    chunks.push_back(*std::move(chunk));
   }
-  std::vector<std::vector<Slot>> abstracts(run.size());
+  std::vector<std::vector<Slot>> slots;  // [layer][chunk]
   for (const BlockGeometry& layer : geometry->layers) {
-    absl::StatusOr<std::vector<Slot>> slots =
-        AllocateSlots(geometry->space, layer.abstract_bytes, run.size());
-    if (!slots.ok()) return slots.status();
-    for (size_t i = 0; i < run.size(); ++i)
-      abstracts[i].push_back(std::move((*slots)[i]));
+    absl::StatusOr<std::vector<Slot>> of_layer =
+        AllocateSlots(geometry->space, layer.abstract_bytes, found.size());
+    if (!of_layer.ok()) return of_layer.status();
+    slots.push_back(*std::move(of_layer));
   }
-  absl::StatusOr<Charge> charge = Reserve(run.size() * geometry->abstract_bytes);
-  if (!charge.ok()) return charge.status();
-  std::vector<std::byte> buffer(run.size() * geometry->abstract_bytes);
-  std::vector<std::vector<uint32_t>> crcs(run.size());
-  Completions completions(run.size());
-  for (size_t i = 0; i < run.size(); ++i) {
-    disk_->ReadAbstracts(*run[i].disk, buffer.data() + i * geometry->abstract_bytes,
-                         &crcs[i], IoPriority::kDemand,
-                         [&](const absl::Status& status) { completions.Done(status); });
+  auto started = std::make_unique<Incoming>(found.size());
+  started->found = found;
+  started->chunks = std::move(chunks);
+  for (size_t i = 0; i < found.size(); ++i) {
+    std::vector<std::byte*> abstracts;
+    for (std::vector<Slot>& of_layer : slots) {
+      abstracts.push_back(of_layer[i].data());
+      started->abstracts[i].push_back(std::move(of_layer[i]));
+    }
+    disk_->ReadAbstracts(
+        *found[i].disk, std::move(abstracts), &started->crcs[i], IoPriority::kDemand,
+        [raw = started.get()](const absl::Status& s) { raw->completions.Done(s); });
   }
+  incoming->push_back(std::move(started));
+  return absl::OkStatus();
+}
+
+absl::Status Directory::EndBringIn(Incoming& incoming, const ChunkRef* parent,
+                                   std::vector<ChunkRef>* chunks) {
   // The chunks before one that fails are lost to this sequence too: the next attempt
   // will not find the bad one.
-  if (absl::Status s = completions.Wait(); !s.ok()) return s;
-  for (size_t i = 0; i < run.size(); ++i) {
-    const std::byte* from = buffer.data() + i * geometry->abstract_bytes;
-    for (uint32_t l = 0; l < geometry->layers.size(); ++l) {
-      std::memcpy(abstracts[i][l].data(), from, geometry->layers[l].abstract_bytes);
-      from += geometry->layers[l].abstract_bytes;
-    }
-    if (disk_->approximate(*run[i].disk)) made[i]->set_approximate();
-    made[i]->SetOnDisk(run[i].name, std::move(abstracts[i]), std::move(crcs[i]),
-                       *std::move(run[i].disk));
-    ChunkRef committed = CommitOnly(std::move(made[i]), i == 0 ? parent : &chunks->back(),
-                                    Sharing::kShared);
+  if (absl::Status s = incoming.completions.Wait(); !s.ok()) return s;
+  for (size_t i = 0; i < incoming.chunks.size(); ++i) {
+    FoundChunk& found = incoming.found[i];
+    std::unique_ptr<Chunk>& chunk = incoming.chunks[i];
+    if (disk_->approximate(*found.disk)) chunk->set_approximate();
+    chunk->SetOnDisk(found.name, std::move(incoming.abstracts[i]),
+                     std::move(incoming.crcs[i]), *std::move(found.disk));
+    ChunkRef committed =
+        CommitOnly(std::move(chunk), i == 0 ? parent : &chunks->back(), Sharing::kShared);
     chunks->push_back(std::move(committed));
   }
   return absl::OkStatus();

@@ -35,7 +35,6 @@
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/time/clock.h"
 #include "tests/bench/bench.h"
 #include "tests/bench/disk_load.h"
 #include "tests/bench/raw_disk.h"
@@ -214,12 +213,13 @@ absl::Status RestoreBench(const Settings& settings, Row* row) {
   const double gigabytes = static_cast<double>(filled->bytes) / 1e9;
   std::vector<std::byte> pages(size_t{DiskLoad::kLayers} * load.heads() *
                                load.page_bytes());
-  std::vector<std::byte> abstracts(load.abstracts_bytes());
+  std::vector<std::byte> abstract(load.abstracts_bytes() / DiskLoad::kLayers);
+  const std::vector<std::byte*> abstracts(DiskLoad::kLayers, abstract.data());
   const auto start = [&](size_t i, Ended ended) {
     const DiskChunk& chunk = filled->chunks[i / 2];
     if (i % 2 == 0) {
-      load.tier().ReadAbstracts(chunk, abstracts.data(), nullptr,
-                                tiers::IoPriority::kPrefetch, std::move(ended));
+      load.tier().ReadAbstracts(chunk, abstracts, nullptr, tiers::IoPriority::kPrefetch,
+                                std::move(ended));
       return;
     }
     std::vector<tiers::DiskPageRead> reads;
@@ -263,7 +263,7 @@ enum class Space : uint8_t { kUsed, kZeroed, kNone };
 // Waits till the tier has made what it keeps ready.
 void AwaitReady(DiskLoad& load, const Settings& settings) {
   while (load.tier().Stats().segment_bytes < Capacity(settings) / 8) {
-    absl::SleepFor(absl::Milliseconds(10));
+    std::this_thread::yield();
   }
 }
 

@@ -61,7 +61,6 @@ void Simulation::ReadAll(size_t index, DiskChunk chunk,
   struct Reading {
     Content content;
     DiskChunk chunk;
-    std::vector<std::byte> abstracts;
     std::function<void(std::string, uint64_t)> done;
   };
   const auto reading = std::make_shared<Reading>();
@@ -69,17 +68,11 @@ void Simulation::ReadAll(size_t index, DiskChunk chunk,
   reading->chunk = std::move(chunk);
   reading->done = std::move(done);
   const uint64_t oldest = chunks_[index].last_acknowledged;
-  size_t bytes = 0;
-  for (const auto& abstract : reading->content.abstracts) bytes += abstract.size();
-  reading->abstracts.resize(bytes);
+  std::vector<std::byte*> abstracts;
+  for (auto& abstract : reading->content.abstracts) abstracts.push_back(abstract.data());
   callbacks_expected_ += 2;
   const auto finish = [this, index, reading, oldest] {
     reading->chunk.Reset();
-    size_t at = 0;
-    for (auto& abstract : reading->content.abstracts) {
-      std::memcpy(abstract.data(), reading->abstracts.data() + at, abstract.size());
-      at += abstract.size();
-    }
     uint64_t attempt = 0;
     std::string wrong = Compare(index, oldest, reading->content, &attempt);
     reading->done(std::move(wrong), attempt);
@@ -109,8 +102,8 @@ void Simulation::ReadAll(size_t index, DiskChunk chunk,
                        reading->done(rightly ? "" : "read: " + both.ToString(), 0);
                      });
   };
-  tier_->ReadAbstracts(reading->chunk, reading->abstracts.data(), nullptr,
-                       IoPriority::kDemand, read_pages);
+  tier_->ReadAbstracts(reading->chunk, std::move(abstracts), nullptr, IoPriority::kDemand,
+                       read_pages);
 }
 
 void Simulation::Damage(size_t index) {

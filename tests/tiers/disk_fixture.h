@@ -223,11 +223,10 @@ class DiskTierFixture : public ::testing::Test {
   absl::StatusOr<Content> Read(const DiskChunk& chunk) {
     const DiskGeometry& geometry = tier_->Geometry(chunk);
     Content content = ContentOf(geometry, 0);
-    size_t bytes = 0;
-    for (const auto& abstract : content.abstracts) bytes += abstract.size();
-    std::vector<std::byte> abstracts(bytes);
+    std::vector<std::byte*> abstracts;
+    for (auto& abstract : content.abstracts) abstracts.push_back(abstract.data());
     absl::Status status = Await([&](DiskTier::ReadDone done) {
-      tier_->ReadAbstracts(chunk, abstracts.data(), nullptr, IoPriority::kDemand, done);
+      tier_->ReadAbstracts(chunk, abstracts, nullptr, IoPriority::kDemand, done);
     });
     if (!status.ok()) return status;
     std::vector<DiskPageRead> pages;
@@ -241,11 +240,6 @@ class DiskTierFixture : public ::testing::Test {
       tier_->ReadPages(chunk, pages, IoPriority::kDemand, done);
     });
     if (!status.ok()) return status;
-    size_t at = 0;
-    for (auto& abstract : content.abstracts) {
-      std::memcpy(abstract.data(), abstracts.data() + at, abstract.size());
-      at += abstract.size();
-    }
     return content;
   }
   // Finds and reads; the status of what went wrong, OK if all bytes are right.

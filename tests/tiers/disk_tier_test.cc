@@ -210,7 +210,7 @@ TEST_F(DiskTierTest, AbstractsAreOneRequestAndNearPagesAreOne) {
   std::vector<uint32_t> crcs;
   ASSERT_EQ(Await([&](DiskTier::ReadDone done) {
               // Unaligned, as all buffers here.
-              tier_->ReadAbstracts(*chunk, abstracts.data() + 1, &crcs,
+              tier_->ReadAbstracts(*chunk, {abstracts.data() + 1}, &crcs,
                                    IoPriority::kDemand, done);
             }),
             absl::OkStatus());

@@ -91,7 +91,7 @@ class DiskEngine final : public DiskTier {
       ABSL_LOCKS_EXCLUDED(mu_);
   bool approximate(const DiskChunk& chunk) const override ABSL_LOCKS_EXCLUDED(mu_);
   void Write(DiskWrite write, WriteDone done) override ABSL_LOCKS_EXCLUDED(mu_);
-  void ReadAbstracts(const DiskChunk& chunk, std::byte* abstracts,
+  void ReadAbstracts(const DiskChunk& chunk, std::vector<std::byte*> abstracts,
                      std::vector<uint32_t>* page_crcs, IoPriority priority,
                      ReadDone done) override ABSL_LOCKS_EXCLUDED(mu_);
   void ReadPages(const DiskChunk& chunk, std::vector<DiskPageRead> pages,
@@ -405,7 +405,7 @@ struct DiskEngine::ReadOp {
   SegmentNumber segment;
   IoPriority priority = IoPriority::kDemand;
   bool wants_abstracts = false;
-  std::byte* abstracts = nullptr;
+  std::vector<std::byte*> abstracts;  // [layer]; empty: only verify
   std::vector<uint32_t>* page_crcs_out = nullptr;
   std::vector<DiskPageRead> pages;  // data may be null: only verify
   std::vector<ReadRun> runs;

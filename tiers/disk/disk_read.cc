@@ -26,12 +26,12 @@ constexpr size_t kReadsPerFinisher = 16;
 
 }  // namespace
 
-void DiskEngine::ReadAbstracts(const DiskChunk& chunk, std::byte* abstracts,
+void DiskEngine::ReadAbstracts(const DiskChunk& chunk, std::vector<std::byte*> abstracts,
                                std::vector<uint32_t>* page_crcs, IoPriority priority,
                                ReadDone done) {
   auto op = std::make_shared<ReadOp>();
   op->wants_abstracts = true;
-  op->abstracts = abstracts;
+  op->abstracts = std::move(abstracts);
   op->page_crcs_out = page_crcs;
   ReadPinned(op, chunk, priority, std::move(done));
 }
@@ -296,9 +296,11 @@ absl::Status DiskEngine::VerifyAndCopy(ReadOp& op) {
   }
   if (!status.ok()) return status;
   // Nothing is handed out unless all verified.
-  if (op.abstracts != nullptr) {
-    std::memcpy(op.abstracts, header->buffer.data() + layout.abstracts_offset(),
-                layout.abstract_bytes());
+  for (size_t layer = 0, offset = layout.abstracts_offset(); layer < op.abstracts.size();
+       ++layer) {
+    const size_t bytes = op.geometry->geometry.layers[layer].abstract_bytes;
+    std::memcpy(op.abstracts[layer], header->buffer.data() + offset, bytes);
+    offset += bytes;
   }
   if (op.page_crcs_out != nullptr) *op.page_crcs_out = *op.page_crcs;
   for (const ReadRun& run : op.runs) {

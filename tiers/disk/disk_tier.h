@@ -217,10 +217,10 @@ class DiskTier {
   // InvalidArgument: its shape.
   virtual void Write(DiskWrite write, WriteDone done) = 0;
 
-  // Reads all layers' abstracts, contiguous as on disk: [layer], each at the sum of the
-  // sizes before it. And the pages' CRCs, [layer][kv_head], if asked for.
+  // Reads all layers' abstracts, each to its place: [layer]. And the pages' CRCs,
+  // [layer][kv_head], if asked for.
   // DataLoss, Unavailable, DeadlineExceeded.
-  virtual void ReadAbstracts(const DiskChunk& chunk, std::byte* abstracts,
+  virtual void ReadAbstracts(const DiskChunk& chunk, std::vector<std::byte*> abstracts,
                              std::vector<uint32_t>* page_crcs, IoPriority priority,
                              ReadDone done) = 0;
   // Reads pages, those near each other with one request. All verified before `done`.
