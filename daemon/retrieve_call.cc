@@ -2,6 +2,7 @@
 
 #include <grpcpp/server_context.h>
 
+#include <array>
 #include <memory>
 #include <utility>
 
@@ -55,10 +56,7 @@ class RetrieveCall final
   }
 
   void Serve(const v1::RetrieveRequest& request) {
-    if (!gate_.AwaitWritable()) return;
-    response_.Clear();
-    response_.set_step(request.step());
-    response_rows_bytes_ = 0;
+    response().set_step(request.step());
     absl::StatusOr<std::shared_ptr<Session>> session =
         context_.space->FindSession(SessionId(request.session_id()));
     for (const v1::RetrieveItem& item : request.items()) {
@@ -66,13 +64,13 @@ class RetrieveCall final
           session.ok() ? ServeItem(**session, item, request.step()) : session.status();
       if (!gate_.end().ok()) return;
       if (status.ok()) continue;
-      v1::RetrieveResult* result = response_.add_results();
+      v1::RetrieveResult* result = response().add_results();
       result->set_sequence_id(item.sequence_id());
       result->set_layer(item.layer());
       ToMessage(status, result->mutable_error());
       result->set_last_part(true);
     }
-    if (response_.results_size() > 0 || request.items().empty()) Write();
+    if (response().results_size() > 0 || request.items().empty()) Write();
   }
 
   absl::Status ServeItem(Session& session, const v1::RetrieveItem& message,
@@ -101,35 +99,39 @@ class RetrieveCall final
         context_.message_bytes_max, ": raise it, or ask for fewer tokens or queries"));
   }
 
-  // Returns once the next part may be made; false if the call has ended.
+  // False if the call has ended.
   bool AddPart(const v1::RetrieveItem& item, RetrievePart part) {
     const uint64_t bytes = part.rows.size() + 4 * (part.kept.size() + part.added.size());
     if (response_rows_bytes_ > 0 &&
         response_rows_bytes_ + bytes > context_.part_bytes_max()) {
-      if (!WriteAndWait()) return false;
+      if (!WriteAndGoOn()) return false;
     }
     const bool last = part.last;
-    v1::RetrieveResult* result = response_.add_results();
+    v1::RetrieveResult* result = response().add_results();
     result->set_sequence_id(item.sequence_id());
     result->set_layer(item.layer());
     ToMessage(std::move(part), result);
     response_rows_bytes_ += bytes;
-    return last || WriteAndWait();
+    return last || WriteAndGoOn();
   }
 
-  bool WriteAndWait() {
-    const uint64_t step = response_.step();
-    Write();
-    if (!gate_.AwaitWritable()) return false;
-    response_.Clear();
-    response_.set_step(step);
-    response_rows_bytes_ = 0;
+  // Writes the response and begins the next, of the same step, while it is on its way.
+  bool WriteAndGoOn() {
+    const uint64_t step = response().step();
+    if (!Write()) return false;
+    response().set_step(step);
     return true;
   }
 
-  void Write() {
+  // False if the call has ended.
+  bool Write() {
+    if (!gate_.AwaitWritable()) return false;
     gate_.StartWrite();
-    StartWrite(&response_);
+    StartWrite(&response());
+    current_ = 1 - current_;
+    response().Clear();
+    response_rows_bytes_ = 0;
+    return true;
   }
 
   void ReadNext() {
@@ -147,9 +149,13 @@ class RetrieveCall final
   // Internally synchronized.
   CallGate gate_;
 
-  // Owned by the call's thread; gRPC's while a read or a write is under way.
+  v1::RetrieveResponse& response() { return responses_[current_]; }
+
+  // Owned by the call's thread; gRPC's while a read or a write is under way. The current
+  // response is made while the other may be written.
   v1::RetrieveRequest incoming_;
-  v1::RetrieveResponse response_;
+  std::array<v1::RetrieveResponse, 2> responses_;
+  size_t current_ = 0;
   uint64_t response_rows_bytes_ = 0;
 
   // Owned by OnDone.

@@ -4,7 +4,7 @@
 // callback, so some thread has to wait. gRPC's own threads are few and serve everyone:
 // one that waits for a slow client would hold up the others, and so would a pool of
 // fixed size once as many clients are slow. Hence a thread each, up to a limit per
-// namespace: what a client that never reads holds is one sleeping thread and one part.
+// namespace: what a client that never reads holds is one sleeping thread and a few parts.
 // The same threads keep long scoring away from gRPC's, which must go on polling.
 //
 // Thread safety: internally synchronized. The destructor waits for all threads, so the

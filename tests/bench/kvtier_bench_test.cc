@@ -97,7 +97,8 @@ TEST_F(KvtierBench, MakesTheDisksRowsWhereTheProbeCanRun) {
   }
   ExpectRows("^disk\\.",
              {"disk.page_read", "disk.block_read", "disk.restore", "disk.durable_write",
-              "disk.durable_write_fresh", "disk.demand_under_write", "disk.start_1m"},
+              "disk.durable_write_fresh", "disk.durable_write_filling",
+              "disk.demand_under_write", "disk.start_1m", "disk.resume_64k"},
              disk);
   for (const auto& entry : std::filesystem::directory_iterator(dir_.path())) {
     EXPECT_EQ(entry.path().string(), json_) << "is left";

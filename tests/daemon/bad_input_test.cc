@@ -231,7 +231,7 @@ TEST_F(UsedDisk, AnotherFormatVersionIsRefusedAndNothingIsLost) {
   const Refusal refusal = Run({});
   EXPECT_EQ(refusal.exit_code, 1);
   EXPECT_THAT(refusal.output,
-              AllOf(HasSubstr("format version 7"), HasSubstr("reads version 2")));
+              AllOf(HasSubstr("format version 7"), HasSubstr("reads version 3")));
   ReplaceSuperblock(disk_, before);
   KvtierdProcess daemon(toml_);
   ASSERT_TRUE(daemon.ready());
