@@ -12,6 +12,10 @@ _DTYPES = {
     "f16": (model_pb2.DTYPE_F16, np.dtype(np.float16)),
     "bf16": (model_pb2.DTYPE_BF16, np.dtype(np.uint16)),
 }
+_ABSTRACTS = {
+    "sketch": model_pb2.ABSTRACT_SKETCH,
+    "bounds": model_pb2.ABSTRACT_BOUNDS,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,15 +33,21 @@ class ModelSpec:
     dtype: str  # "f32", "f16" or "bf16"
     salt: bytes = b""
     label: str = ""
+    # What is kept of each page to select by: "sketch", "bounds"; empty: both.
+    abstracts: tuple[str, ...] = ()
 
     def to_proto(self) -> model_pb2.ModelSpec:
         if self.dtype not in _DTYPES:
             raise ValueError(f"dtype {self.dtype!r}: use one of {', '.join(_DTYPES)}")
+        for abstract in self.abstracts:
+            if abstract not in _ABSTRACTS:
+                raise ValueError(f"abstract {abstract!r}: use some of {', '.join(_ABSTRACTS)}")
         return model_pb2.ModelSpec(
             label=self.label,
             layers=[model_pb2.LayerSpec(**dataclasses.asdict(layer)) for layer in self.layers],
             dtype=_DTYPES[self.dtype][0],
             salt=self.salt,
+            abstracts=[_ABSTRACTS[abstract] for abstract in self.abstracts],
         )
 
 

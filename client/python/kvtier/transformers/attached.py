@@ -15,6 +15,8 @@ from kvtier.transformers.cache import KvtierCache, mask_pads
 from kvtier.transformers.digest import model_digest
 from kvtier.transformers.forward import Forward
 
+PROMPTS = ("exact", "selected")
+
 _users = weakref.WeakKeyDictionary()  # model -> [attached, former implementation]
 _users_lock = threading.Lock()
 
@@ -27,15 +29,17 @@ class Options:
     recent: int
     dense_layers: int | None
     layers: int
+    prompt: str
 
     @property
     def computed_under(self) -> bytes:
         """What sparse attention depends on beyond system, budget and dense layers."""
-        return b"sinks %d recent %d" % (self.sinks, self.recent)
+        prompt = b"" if self.prompt == "exact" else b" prompt " + self.prompt.encode()
+        return b"sinks %d recent %d" % (self.sinks, self.recent) + prompt
 
     @property
     def asks(self) -> bool:
-        """Whether a decode step asks the daemon at all."""
+        """Whether the daemon is asked for selections at all."""
         return self.system != "window" or bool(self.dense_layers)
 
     def drops(self, candidates: int) -> bool:
@@ -90,7 +94,7 @@ class Attached:
 
     Caches of one model may be used in several threads, each cache in one at a time."""
 
-    def __init__(self, model, client, own_client, options):
+    def __init__(self, model, client, own_client, options, abstracts):
         self.model = model
         self.client = client
         self.options = options
@@ -104,6 +108,7 @@ class Attached:
             self.pad_token_id = getattr(model.config, "pad_token_id", None)
         self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         self._layers = support.layer_specs(model)
+        self._abstracts = abstracts
         self._register_model()
         self._install()
 
@@ -113,6 +118,7 @@ class Attached:
             dtype=support.DTYPES[self.model.dtype],
             salt=model_digest(self.model),
             label=type(self.model).__name__,
+            abstracts=self._abstracts,
         )
         return self.client.register_model(spec)
 
@@ -121,9 +127,9 @@ class Attached:
 
         With input_ids (padding on the left, and its attention_mask), what the daemon
         has of their beginning is not computed again, and the rest, being a prompt, is
-        computed exactly. Without, a forward of one token counts as a decode step, also
-        where it is the last piece of a prompt. Close the cache, or let it be
-        garbage-collected."""
+        computed as attach(prompt=...) says. Without, several tokens at a time are
+        computed exactly, and one is a decode step, also where it is the last piece of a
+        prompt. Close the cache, or let it be garbage-collected."""
         if not self._handles:
             raise RuntimeError("kvtier was detached from this model: attach() again")
         cache = KvtierCache(self, self._register_model(), input_ids, attention_mask)
@@ -291,6 +297,8 @@ def attach(
     sinks=4,
     recent=64,
     dense_layers=None,
+    prompt="exact",
+    abstracts=None,
     client=None,
 ) -> Attached:
     """Has `model` keep its KV cache in kvtierd.
@@ -300,9 +308,20 @@ def attach(
         (None: 0), "full" reads everything
     sinks, recent: the first and the latest tokens, which are always read
     dense_layers: first layers that read everything; None: as the system does
-    Raises UnsupportedModelError, UnavailableError.
+    prompt: how a prompt's tokens are computed behind a cached prefix, and those of later
+        turns: "exact" reads all that is before them; "selected" reads what the system
+        selects, and their rows are then found only by those who attach alike. What has
+        nothing cached before it is exact
+    abstracts: what the daemon keeps of each page to select by, "sketch" (for "kvtier"),
+        "bounds" (for "quest"); workers find each other's rows only where it is equal.
+        None: both for "quest", else the sketch alone
+    Raises UnsupportedModelError, UnavailableError; ValueError for what can't be meant.
     """
     support.check(model)
+    if prompt not in PROMPTS:
+        raise ValueError(f"prompt {prompt!r}: use one of {', '.join(PROMPTS)}")
+    if abstracts is None:
+        abstracts = ("sketch", "bounds") if system == "quest" else ("sketch",)
     if sinks < 0 or recent < 1:
         raise ValueError(f"sinks {sinks} must be at least 0 and recent {recent} at least 1")
     if system == "window":
@@ -316,11 +335,12 @@ def attach(
         recent=recent,
         dense_layers=dense_layers,
         layers=model.config.get_text_config(decoder=True).num_hidden_layers,
+        prompt=prompt,
     )
     own = client is None
     client = client or Client(socket, namespace)
     try:
-        return Attached(model, client, own, options)
+        return Attached(model, client, own, options, tuple(abstracts))
     except BaseException:
         if own:
             client.close()

@@ -88,7 +88,7 @@ def attention(module, query, key, value, attention_mask, scaling=None, dropout=0
     _check(module, layer, query, key, new_key, scaling, dropout, kwargs)
     forward = STATE.forward
     with torch.no_grad():
-        attend = forward.exact_attention if forward.exact else forward.decode
+        attend = forward.prompt_attention if forward.is_prompt else forward.decode
         return attend(layer, query, new_key, new_value, layer.spec.softmax_scale), None
 
 

@@ -31,7 +31,7 @@ class KvtierCache(Cache):
         self.ring = max(self.options.recent, self.chunk) + _SLACK
         self.length = 0  # columns, equal at all layers between two forwards
         self.held_from = 0  # first column that the ring still has
-        self.prompt_columns = 0  # columns given here: always computed exactly
+        self.prompt_columns = 0  # columns given here: exact, unless their row selects
         self.cached_tokens = []
         self.new = True  # no forward went through it
         self.broken = None  # what to raise, when a forward failed half-way
@@ -54,7 +54,12 @@ class KvtierCache(Cache):
         column = min(min(row.pads + row.sequence.cached_tokens for row in self.rows), columns - 1)
         if any(row.sequence.cached_tokens for row in self.rows):
             self._restore(column)
-        self.cached_tokens = [row.length(self.length) for row in self.rows]
+        self._set_reused()
+
+    def _set_reused(self):
+        for row in self.rows:
+            row.reused = row.length(self.length)
+        self.cached_tokens = [row.reused for row in self.rows]
 
     def _prompt_pads(self, input_ids, attention_mask):
         if attention_mask is not None:
@@ -114,9 +119,16 @@ class KvtierCache(Cache):
     def rewind(self):
         """Forgets what was reused."""
         self._restore(0)
-        self.cached_tokens = [0] * len(self.rows)
+        self._set_reused()
 
     # The rows.
+
+    def selects(self, row) -> bool:
+        """Whether the next tokens of `row`, also of a prompt, are computed with what the
+        system selects of those before: behind a cached prefix, and behind a prompt."""
+        if self.options.prompt != "selected":
+            return False
+        return row.reused > 0 or 0 < self.prompt_columns <= self.length
 
     def tail_start(self, length):
         """First column of the tail that is read from the ring at this length: the recent

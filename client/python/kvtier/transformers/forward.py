@@ -1,18 +1,21 @@
 """One forward of the model through a KvtierCache: what each layer's attention does.
 
     decode (one token)      held slots + what the daemon selects + its estimated rest
-    exact  (a prompt)       new tokens, causal + held slots + all else, read in parts
+    prompt (more tokens)    new tokens, causal + held slots + all else, read in parts;
+                            a row that selects: what is selected for windows of tokens
 
 Every part is (output, log-sum-exp), merged in f32. A chunk is sent when the layer's
 attention has read what it needs, so that no token is read twice or not at all: with a
 prompt layer by layer (that bounds memory), with decode steps after the last layer.
 """
 
+import functools
+
 import numpy as np
 import torch
 
 from kvtier import wire
-from kvtier.transformers import merge
+from kvtier.transformers import merge, window
 from kvtier.transformers.layer import as_numpy
 from kvtier.v1 import worker_pb2
 
@@ -26,24 +29,31 @@ class Forward:
         self.begin = cache.length
         self.tokens = len(ids[0])
         self.end = self.begin + self.tokens
-        # Tokens of the prompt are computed exactly, one at a time too.
-        self.exact = self.tokens > 1 or self.begin < cache.prompt_columns
-        self.tail = cache.tail_start(self.begin if self.exact else self.end)
+        selects = [cache.selects(row) for row in self.rows]
+        # Where a row must be exact so are the prompt's last tokens, one at a time too.
+        self.is_prompt = self.tokens > 1 or (
+            self.begin < cache.prompt_columns and not all(selects)
+        )
+        self.tail = cache.tail_start(self.begin if self.is_prompt else self.end)
         # Per row: tokens before the tail, and how many of them are sinks.
         self.before = [max(0, self.tail - row.pads) for row in self.rows]
         self.sinks = [min(self.options.sinks, before) for before in self.before]
+        # Per row: whether some of what is before the tail is left unread.
+        self.sparse = [
+            (row_selects or not self.is_prompt) and self.options.drops(before - sinks)
+            for row_selects, before, sinks in zip(selects, self.before, self.sinks)
+        ]
         self.step = 0
         self.counts = dict.fromkeys(cache.attached.stats.FIELDS, 0)
         self._extend_rows(ids)
-        if not self.exact:
+        if not self.is_prompt:
             self._plan_decode()
 
     def _extend_rows(self, ids):
-        for row, row_ids, before, sinks in zip(self.rows, ids, self.before, self.sinks):
+        for row, row_ids, sparse in zip(self.rows, ids, self.sparse):
             fresh = row_ids[max(0, row.pads - self.begin) :]
-            approximate = not self.exact and self.options.drops(before - sinks)
             if fresh:
-                row.extend(fresh, approximate)
+                row.extend(fresh, approximate=sparse)
 
     # Decode.
 
@@ -211,9 +221,9 @@ class Forward:
         counts["host_bytes"] += cost.host_bytes
         counts["disk_bytes"] += cost.disk_bytes
 
-    # Exact.
+    # Prompt.
 
-    def exact_attention(self, layer, query, key, value, scale):
+    def prompt_attention(self, layer, query, key, value, scale):
         rows, heads, tokens, _ = query.shape
         output = query.new_zeros((rows, tokens, heads, layer.spec.value_dim))
         for i, row in enumerate(self.rows):
@@ -236,11 +246,49 @@ class Forward:
         held = layer.columns(i, max(self.tail, row.pads), self.begin)
         held = torch.cat([layer.kv[i, :, : self.sinks[i]], held], 1)[None]
         part = merge.merge(part, merge.attend(query, held[..., :dim], held[..., dim:], scale))
-        count = self.before[i] - self.sinks[i]
-        if count <= 0:
+        if self.before[i] <= self.sinks[i]:
             return part
+        if not self.sparse[i]:
+            return self._with_read(layer, i, row, query, scale, part)
+        if not self.options.asks:
+            return part
+        return self._with_selected(layer, i, row, query, scale, part)
+
+    def _with_selected(self, layer, i, row, query, scale, part):
+        """Window by window; once a layer turns out to be dense, the others read."""
+        client = self.cache.client
+        begin, tokens = 0, query.shape[2]
+        count = window.window_tokens(layer.spec, client.message_bytes_max)
+        parts = []
+        while begin < tokens:
+            end = tokens if layer.dense else min(tokens, begin + count)
+            mine = query[:, :, begin:end]
+            done = part[0][:, :, begin:end], part[1][:, :, begin:end]
+            if layer.dense:
+                done = self._with_read(layer, i, row, mine, scale, done)
+            else:
+                self.counts["rpcs"] += 1
+                candidates = self.sinks[i], self.before[i]
+                answered = functools.partial(self._window_answered, layer, candidates)
+                done = merge.merge(done, window.attend_selected(
+                    client, row.sequence.id, layer, mine, scale, candidates, answered
+                ))
+            parts.append(done)
+            begin = end
+        return torch.cat([p[0] for p in parts], 2), torch.cat([p[1] for p in parts], 2)
+
+    def _window_answered(self, layer, candidates, result):
+        self.counts["wire_bytes"] += len(result.rows) + len(result.rest_output)
+        if result.last_part:
+            self._count(result.cost)
+            everything = layer.spec.kv_heads * (candidates[1] - candidates[0])
+            layer.dense = result.cost.tokens_selected == everything
+
+    def _with_read(self, layer, i, row, query, scale, part):
+        dim = layer.spec.key_dim
         self.counts["rpcs"] += 1
-        for _, _, rows in row.sequence.read(self.sinks[i], count, layer.index, 1):
+        begin, count = self.sinks[i], self.before[i] - self.sinks[i]
+        for _, _, rows in row.sequence.read(begin, count, layer.index, 1):
             self.counts["read_bytes"] += rows.nbytes
             past = torch.frombuffer(rows, dtype=layer.kv.dtype).view(1, *rows.shape)
             past = past.to(query.device)
@@ -294,7 +342,7 @@ class Forward:
     def finish(self):
         """After the last layer."""
         cache = self.cache
-        if not self.exact:
+        if not self.is_prompt:
             self._send_decoded()
         for row in self.rows:
             row.sent = row.length(self.end) // cache.chunk * cache.chunk

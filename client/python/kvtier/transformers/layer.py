@@ -57,6 +57,8 @@ class KvtierLayer(CacheLayerMixin):
         shape = (batch, spec.kv_heads, self.base, self.width)
         self.kv = torch.zeros(shape, dtype=dtype, device=device)
         self.held: list[Held | None] = [None] * batch
+        # Whether the system reads all of this layer, as far as is known.
+        self.dense = False
         self.is_initialized = True
 
     # transformers' side. The work is done by the attention function, see attention.py.

@@ -11,6 +11,8 @@ class Row:
         self.pads = pads
         # Tokens that the daemon has at all layers: full chunks.
         self.sent = sequence.cached_tokens
+        # Of those, how many are the cached beginning of a prompt.
+        self.reused = 0
         # Given when the sequence was opened; the daemon knows them.
         self.prompt_ids = prompt_ids
         # Of all tokens that were processed or reused.
@@ -58,6 +60,7 @@ class Row:
     def fork(self) -> "Row":
         twin = Row(self.sequence.fork(), self.pads, self.prompt_ids)
         twin.sent = self.sent
+        twin.reused = self.reused
         twin.ids = self.ids[:]
         twin.approximate_from = self.approximate_from
         return twin
