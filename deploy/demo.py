@@ -113,8 +113,9 @@ def compare(answer, reference, logits):
 def score(model, ids, answer, reference, system, budget, socket):
     """Decodes plain transformers' answer under a system, token by token."""
     with kvtier.transformers.attach(
-        model, system, budget, socket=socket, sinks=SINKS, recent=RECENT
-    ) as kv:
+        model, system, budget, socket=socket, sinks=SINKS, recent=RECENT,
+        abstracts=demo_model.ABSTRACTS,
+    ) as kv:  # fmt: skip
         cache = kv.cache(ids)
         rest = ids[:, cache.get_seq_length() :]
         model(rest, past_key_values=cache, logits_to_keep=1)
@@ -166,7 +167,9 @@ def measure(daemon, quick):
     answer, reference = plain_answer(model, ids, tokens)
     stage("the same with its KV in kvtierd, system full")
     # As many as plain's answer has: generate() stops by itself at the end of the text.
-    with kvtier.transformers.attach(model, "full", socket=daemon.socket()) as kv:
+    with kvtier.transformers.attach(
+        model, "full", socket=daemon.socket(), abstracts=demo_model.ABSTRACTS
+    ) as kv:
         cache = kv.cache(ids)
         mine, prefill_seconds = demo_model.timed_answer(model, ids, len(answer), cache)
         cache.rows[0].sequence.seal(durable=True)

@@ -27,6 +27,8 @@ QUESTION = (
 )
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 PIECE_TOKENS = 512
+# What all systems of the demo need: they find one stored document.
+ABSTRACTS = ("sketch", "bounds")
 
 
 def load():
@@ -102,7 +104,9 @@ def memory(where, length):
         else:
             import kvtier.transformers
 
-            kv = kvtier.transformers.attach(model, "kvtier", 256, socket=where)
+            kv = kvtier.transformers.attach(
+                model, "kvtier", 256, socket=where, abstracts=ABSTRACTS
+            )
             stack.enter_context(kv)
             cache = kv.cache(ids)
         before = anonymous_mib()
@@ -116,7 +120,7 @@ def reopen(socket, tokens):
 
     model, tokenizer = load()
     ids = prompt_ids(tokenizer)
-    with kvtier.transformers.attach(model, "full", socket=socket) as kv:
+    with kvtier.transformers.attach(model, "full", socket=socket, abstracts=ABSTRACTS) as kv:
         start = time.perf_counter()
         cache = kv.cache(ids)
         opened = time.perf_counter() - start

@@ -8,6 +8,8 @@ import mass
 
 SINKS, RECENT = 4, 64
 PIECE = 512
+# Of all systems, so that a text is stored once for them.
+ABSTRACTS = ("sketch", "bounds")
 
 
 def reference(model, texts, scored):
@@ -32,7 +34,7 @@ def decode(model, texts, scored, plain, system, budget, socket):
     kls = [[] for _ in texts]
     agrees = [[] for _ in texts]
     with kvtier.transformers.attach(
-        model, system, budget, socket=socket, sinks=SINKS, recent=RECENT
+        model, system, budget, socket=socket, sinks=SINKS, recent=RECENT, abstracts=ABSTRACTS
     ) as kv:
         cache = kv.cache(prompts)
         rest = prompts[:, cache.get_seq_length() :]

@@ -56,3 +56,10 @@ def test_one_query_over_rows():
     want, want_lse = reference(*as_batch, 0.3, False)
     assert torch.allclose(got.reshape(1, 6, 1, 16), want, atol=1e-5)
     assert torch.allclose(lse.reshape(1, 6, 1), want_lse, atol=1e-5)
+
+
+def test_what_is_empty_in_both_parts_stays_empty():
+    output = torch.zeros(2, 8)
+    lse = torch.tensor([float("-inf"), 0.5])
+    merged, total = merge.merge((output, lse), (output, torch.tensor([float("-inf")] * 2)))
+    assert torch.equal(merged, output) and torch.equal(total, lse)

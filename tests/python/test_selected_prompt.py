@@ -32,10 +32,19 @@ def attach(model, socket, system="kvtier", budget=24, **options):
 def document(model, socket, tokens=END, stored=PREFIX):
     """A new prompt whose first tokens are stored, exactly computed."""
     inputs = prompt(tokens, seed=next(SEEDS))
-    with attach(model, socket, "full", 0) as kv:
-        first = {key: value[:, :stored] for key, value in inputs.items()}
-        model(**first, past_key_values=kv.cache(**first))
+    store(model, socket, inputs, stored)
     return inputs
+
+
+def store(model, socket, inputs, tokens):
+    first = {key: value[:, :tokens] for key, value in inputs.items()}
+    with attach(model, socket, "full", 0) as kv:
+        model(**first, past_key_values=kv.cache(**first))
+
+
+def distance(logits, others):
+    """Mean difference of the probabilities; that of a window alone is near 0.01."""
+    return (logits.softmax(-1) - others.softmax(-1)).abs().mean().item()
 
 
 def last_logits(model, kv, inputs, cached, pieces=None):
@@ -79,7 +88,7 @@ def test_a_budget_of_all_but_one_token_is_nearly_exact(llama, socket, system):
         assert cache.rows[0].is_approximate(END)
         assert kv.stats.retrievals == 3 * 2  # layers, windows
         assert kv.stats.tokens_selected == 3 * 2 * 2 * (candidates - 1)
-    assert 0 < (logits - plain).abs().max() < 0.02
+    assert 0 < distance(logits, plain) < 5e-4
 
 
 def test_a_windows_prompt_is_plain_attention_under_its_mask(llama, socket):
@@ -102,13 +111,13 @@ def test_a_windows_prompt_is_plain_attention_under_its_mask(llama, socket):
 
 def test_selections_lose_less_than_the_window(llama, socket):
     inputs = document(llama, socket)
-    plain = llama(**inputs).logits[:, PREFIX:].softmax(-1)
+    plain = llama(**inputs).logits[:, PREFIX:]
     errors = {}
     for system in ("kvtier", "quest", "oracle", "window"):
         with attach(llama, socket, system, 0 if system == "window" else 64, recent=16) as kv:
             logits, _ = last_logits(llama, kv, inputs, [PREFIX])
         assert torch.isfinite(logits).all()
-        errors[system] = (logits.softmax(-1) - plain).abs().mean().item()
+        errors[system] = distance(logits, plain)
     assert errors["kvtier"] < 0.7 * errors["window"]
     assert errors["oracle"] < 0.9 * errors["window"]
 
@@ -232,7 +241,7 @@ def test_pieces_of_the_end_select_too(llama, socket, pieces):
     with attach(llama, socket, "kvtier", PREFIX - 64 - 4 - 1) as kv:
         logits, cache = last_logits(llama, kv, inputs, [PREFIX], pieces)
         assert cache.rows[0].is_approximate(PREFIX + 1) and kv.stats.retrievals > 0
-    assert (logits - plain).abs().max() < 0.1
+    assert 0 < distance(logits, plain) < 2e-3
 
 
 def test_a_last_token_alone_is_a_decode_step(llama, socket):
@@ -275,7 +284,7 @@ def test_the_whole_prompt_again_is_exact(llama, socket):
 def test_tokens_taken_back_are_computed_again(llama, socket, removed):
     inputs = document(llama, socket)
     ids = inputs["input_ids"]
-    with attach(llama, socket, "oracle") as kv:
+    with attach(llama, socket, "oracle", 160) as kv:
         once, cache = last_logits(llama, kv, inputs, [PREFIX])
         cache.crop(-removed)
         row = cache.rows[0]
@@ -284,9 +293,7 @@ def test_tokens_taken_back_are_computed_again(llama, socket, removed):
         assert row.is_approximate(END) and torch.isfinite(again).all()
     # Other windows, so other selections: near, not equal.
     count = min(removed, END - PREFIX)
-    near = (once[:, -count:].softmax(-1) - again[:, -count:].softmax(-1)).abs().mean()
-    far = (once[:, -count:].softmax(-1) - once[:, -count:].softmax(-1).flip(1)).abs().mean()
-    assert near < 0.5 * far
+    assert distance(once[:, -count:], again[:, -count:]) < 5e-3
 
 
 @pytest.mark.parametrize(
@@ -326,10 +333,10 @@ def test_a_window_fits_into_a_message():
 
 
 def test_small_messages_change_nothing(llama, start_daemon):
-    logits = []
+    inputs, logits = prompt(1260, seed=next(SEEDS)), []
     for extra in ("", '[limits]\nmessage_max = "256KiB"\n'):
         daemon = start_daemon(extra=extra)
-        inputs = document(llama, daemon.socket(), tokens=1200 + 60, stored=1216)
+        store(llama, daemon.socket(), inputs, 1216)
         with attach(llama, daemon.socket(), "kvtier", 900) as kv:
             logits.append(last_logits(llama, kv, inputs, [1216])[0])
     assert (logits[0] - logits[1]).abs().max() < 1e-4

@@ -270,9 +270,10 @@ class Forward:
                 self.counts["rpcs"] += 1
                 candidates = self.sinks[i], self.before[i]
                 answered = functools.partial(self._window_answered, layer, candidates)
-                done = merge.merge(done, window.attend_selected(
+                selected = window.attend_selected(
                     client, row.sequence.id, layer, mine, scale, candidates, answered
-                ))
+                )
+                done = merge.merge(done, selected)
             parts.append(done)
             begin = end
         return torch.cat([p[0] for p in parts], 2), torch.cat([p[1] for p in parts], 2)

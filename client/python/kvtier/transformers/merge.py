@@ -13,12 +13,15 @@ _flash_cpu = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cp
 
 
 def merge(a, b):
-    """(output [..., d], lse [...]) of the union of two disjoint parts; None is empty."""
+    """(output [..., d], lse [...]) of the union of two disjoint parts. None is empty; so
+    is, of one query, an lse of -inf, with output 0."""
     if a is None or b is None:
         return a or b
     lse = torch.logaddexp(a[1], b[1])
-    share_a = torch.exp(a[1] - lse).unsqueeze(-1)
-    share_b = torch.exp(b[1] - lse).unsqueeze(-1)
+    # Finite where both are empty: -inf - -inf would be NaN.
+    total = lse.clamp(min=torch.finfo(lse.dtype).min)
+    share_a = torch.exp(a[1] - total).unsqueeze(-1)
+    share_b = torch.exp(b[1] - total).unsqueeze(-1)
     return a[0] * share_a + b[0] * share_b, lse
 
 
