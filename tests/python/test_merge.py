@@ -61,5 +61,5 @@ def test_one_query_over_rows():
 def test_what_is_empty_in_both_parts_stays_empty():
     output = torch.zeros(2, 8)
     lse = torch.tensor([float("-inf"), 0.5])
-    merged, total = merge.merge((output, lse), (output, torch.tensor([float("-inf")] * 2)))
+    merged, total = merge((output, lse), (output, torch.tensor([float("-inf")] * 2)))
     assert torch.equal(merged, output) and torch.equal(total, lse)
