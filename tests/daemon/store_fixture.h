@@ -160,6 +160,7 @@ inline std::vector<float> QueryOf(const retrieval::ModelSpec& model, uint32_t se
   return query;
 }
 
+// Points to `query`.
 inline RetrieveItem ItemFor(SequenceId sequence, uint32_t layer, uint64_t step,
                             const std::vector<float>& query, uint64_t end) {
   RetrieveItem item;

@@ -87,7 +87,8 @@ TEST_F(StoreHoles, IsDataLossOnceAndAHoleUntilItIsRefilled) {
 TEST_F(StoreHoles, TheFirstChunkAndSelectionsToo) {
   const SequenceId sequence = OnlyOnDisk(8);
   Damage(8, 0, 3);
-  auto item = ItemFor(sequence, 1, 1, QueryOf(model_, 1), 512);
+  const std::vector<float> query = QueryOf(model_, 1);
+  const RetrieveItem item = ItemFor(sequence, 1, 1, query, 512);
   EXPECT_THAT(Collect(*session_, item).status(),
               Fails(StatusCode::kDataLoss, "chunk 0, tokens 0 to 63, is damaged"));
   EXPECT_THAT(Collect(*session_, item).status(),
