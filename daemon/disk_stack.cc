@@ -18,6 +18,12 @@ constexpr size_t kThreads = 5;
 constexpr absl::Duration kTick = absl::Milliseconds(200);
 // A small tier still has a few segments to reassign.
 constexpr uint64_t kSegmentsMin = 8;
+// Of host memory: buffers for reading and as many for writing, and the catalog's cache;
+// but no more than a fast device has use for.
+constexpr uint64_t kStagingShare = 64;
+constexpr uint64_t kCatalogCacheShare = 128;
+constexpr uint64_t kStagingBytesMin = uint64_t{256} << 10;
+constexpr uint64_t kCatalogCacheBytesMin = uint64_t{64} << 10;
 
 }  // namespace
 
@@ -33,6 +39,12 @@ absl::StatusOr<std::unique_ptr<DiskStack>> DiskStack::Open(const Options& option
   tier_options.directory = options.directory;
   tier_options.capacity_bytes = options.capacity_bytes;
   tier_options.scrub_bytes_per_second = options.scrub_bytes_per_second;
+  tier_options.staging_bytes =
+      std::clamp(options.host_capacity_bytes / kStagingShare, kStagingBytesMin,
+                 tier_options.staging_bytes);
+  tier_options.catalog_cache_bytes =
+      std::clamp(options.host_capacity_bytes / kCatalogCacheShare, kCatalogCacheBytesMin,
+                 tier_options.catalog_cache_bytes);
   const uint64_t share =
       options.capacity_bytes / kSegmentsMin / tiers::kIoUnit * tiers::kIoUnit;
   tier_options.segment_bytes = std::min(tier_options.segment_bytes, share);

@@ -28,6 +28,8 @@ class DiskStack {
   struct Options {
     std::string directory;
     uint64_t capacity_bytes = 0;
+    // What its own memory is charged to: small buffers where that is small.
+    uint64_t host_capacity_bytes = 0;
     absl::Duration deadline;  // of one request to the device
     uint64_t scrub_bytes_per_second = 0;
   };

@@ -44,6 +44,11 @@ class StoreImpl final : public Store {
     SetLimits(options);
   }
 
+  // ResourceExhausted: the disk tier's own memory does not fit.
+  absl::Status ChargeDisk() {
+    return disk_ == nullptr ? absl::OkStatus() : directory_.ChargeDisk();
+  }
+
   const StoreLimits& limits() const override { return limits_; }
 
   absl::Status Reconfigure(const StoreOptions& options) override {
@@ -208,12 +213,15 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Create(const StoreOptions& options
     absl::StatusOr<std::unique_ptr<DiskStack>> opened =
         DiskStack::Open({.directory = options.disk_directory,
                          .capacity_bytes = options.disk_capacity_bytes,
+                         .host_capacity_bytes = options.host_capacity_bytes,
                          .deadline = options.disk_deadline,
                          .scrub_bytes_per_second = options.disk_scrub_bytes});
     if (!opened.ok()) return opened.status();
     disk = *std::move(opened);
   }
-  return std::make_unique<StoreImpl>(options, std::move(disk));
+  auto store = std::make_unique<StoreImpl>(options, std::move(disk));
+  if (absl::Status s = store->ChargeDisk(); !s.ok()) return s;
+  return store;
 }
 
 }  // namespace kvtier::daemon

@@ -139,7 +139,8 @@ struct DiskEvent;  // disk_health.h
 class Store {
  public:
   // Opens the disk tier, if one is configured. Blocking.
-  // Errors: StoreOptions::Validate, DiskTier::Open, RingIo::Open.
+  // Errors: StoreOptions::Validate, DiskTier::Open, RingIo::Open. ResourceExhausted:
+  // what the disk tier takes in memory is more than host_capacity_bytes.
   static absl::StatusOr<std::unique_ptr<Store>> Create(const StoreOptions& options);
 
   virtual ~Store() = default;

@@ -183,6 +183,10 @@ class Directory {
   // ResourceExhausted: the budget is full of what must not be evicted.
   absl::StatusOr<Charge> Reserve(uint64_t bytes) ABSL_LOCKS_EXCLUDED(mu_);
 
+  // Charges the memory that the disk tier takes as it was opened; once, before the first
+  // use. ResourceExhausted: it does not fit.
+  absl::Status ChargeDisk() ABSL_LOCKS_EXCLUDED(write_order_mu_, mu_);
+
   // Takes slots from the host tier, evicting if it must. All or none.
   // ResourceExhausted: as Reserve, or the system is out of memory or descriptors.
   absl::StatusOr<std::vector<Slot>> AllocateSlots(NamespaceIndex space, size_t slot_bytes,
@@ -296,6 +300,10 @@ class Directory {
   // Queues a write that failed, and those before it.
   void RetryWrite(Entry* entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void StartWrites() ABSL_LOCKS_EXCLUDED(write_order_mu_, mu_);
+  // Charges what the disk tier takes with so many chunks more, evicting if it must, but
+  // waiting for nothing: writes may wait for the caller.
+  absl::Status ChargeDiskFor(uint64_t more_chunks)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_order_mu_) ABSL_LOCKS_EXCLUDED(mu_);
   void FinishWrite(Entry* entry, absl::StatusOr<DiskChunk> written)
       ABSL_LOCKS_EXCLUDED(mu_);
   void AddToDroppable(Entry* entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -334,6 +342,8 @@ class Directory {
 
   // Held while chunks go from to_write_ to the disk tier, which wants parents first.
   Mutex write_order_mu_;
+  // Of what the disk tier takes in memory; never shrinks.
+  Charge disk_charge_ ABSL_GUARDED_BY(write_order_mu_);
 
   mutable Mutex mu_;
   absl::flat_hash_map<ChunkName, std::unique_ptr<Entry>> entries_ ABSL_GUARDED_BY(mu_);

@@ -22,6 +22,9 @@ constexpr uint64_t kPinnedShare = 4;
 constexpr size_t kBringInBatch = 32;
 constexpr size_t kBringInBatches = 3;
 
+// Charged at a time for the disk tier's table.
+constexpr uint64_t kDiskChargeStep = uint64_t{64} << 10;
+
 // Waits for callbacks and keeps the first error.
 class Completions {
  public:
@@ -121,17 +124,46 @@ void Directory::QueueWrite(Entry* entry) {
   to_write_.push_back(entry);
 }
 
+absl::Status Directory::ChargeDisk() {
+  MutexLock order(&write_order_mu_);
+  return ChargeDiskFor(0);
+}
+
+absl::Status Directory::ChargeDiskFor(uint64_t more_chunks) {
+  const uint64_t needed = disk_->MemoryBytesMax(more_chunks);
+  if (needed <= disk_charge_.bytes()) return absl::OkStatus();
+  const uint64_t more = needed - disk_charge_.bytes() + kDiskChargeStep;
+  while (true) {
+    std::optional<Charge> charge = Charge::Take(budget_, more);
+    if (charge.has_value()) {
+      disk_charge_.Add(*std::move(charge));
+      return absl::OkStatus();
+    }
+    if (EvictOne(EvictReason::kRoom) || DropPages()) continue;
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "no room for the disk tier's table and buffers: they take ", needed,
+        " bytes of host memory, of which ", budget_->used_bytes(), " of ",
+        budget_->capacity_bytes(), " are used: raise [host] capacity"));
+  }
+}
+
 void Directory::StartWrites() {
   MutexLock order(&write_order_mu_);
   while (true) {
     Entry* entry;
     DiskWrite write;
+    uint64_t unfinished;
     {
       MutexLock lock(&mu_);
       if (to_write_.empty()) return;
+      unfinished = writing_;
       entry = to_write_.front();
       to_write_.pop_front();
       if (entry->parent != nullptr) write.parent = entry->parent->chunk->name();
+    }
+    if (absl::Status s = ChargeDiskFor(unfinished); !s.ok()) {
+      FinishWrite(entry, s);
+      continue;
     }
     const Chunk& chunk = *entry->chunk;
     const ChunkGeometry& geometry = chunk.geometry();

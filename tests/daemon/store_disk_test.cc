@@ -108,6 +108,16 @@ TEST_F(StoreDisk, ASequenceLargerThanMemoryIsServedFromDisk) {
   EXPECT_EQ(Disk().chunks, 128u);
 }
 
+TEST_F(StoreDisk, ItsOwnMemoryIsChargedToTheHostTier) {
+  // Buffers to read and to write, 1 MiB each of 64, and half a MiB for the catalog.
+  EXPECT_GE(used(), uint64_t{5} << 19);
+  session_.reset();
+  store_.reset();
+  EXPECT_THAT(Store::Create(OnDisk(uint64_t{256} << 10)).status(),
+              Fails(absl::StatusCode::kResourceExhausted, "raise [host] capacity"));
+  Start(OnDisk());
+}
+
 TEST_F(StoreDisk, ATruncatedSequenceKeepsTheRowsOfItsTail) {
   Seal(Filled(256, 6), 256);
   Start(OnDisk());

@@ -196,5 +196,28 @@ TEST_F(DirectoryHolesTest, AHoleThatNobodyRefersToIsFilledOrEvicted) {
   }
 }
 
+// The disk tier's own memory.
+
+TEST_F(DirectoryHolesTest, EachChunkOnDiskIsChargedBeforeItIsWritten) {
+  EXPECT_EQ(tier_->MemoryBytesMax(1000) - tier_->MemoryBytesMax(0),
+            1000 * DiskTier::kChunkMemoryBytes);
+  ASSERT_EQ(directory_->ChargeDisk(), absl::OkStatus());
+  EXPECT_GE(budget_.used_bytes(), tier_->Stats().memory_bytes);
+  EXPECT_GE(budget_.used_bytes(), tier_->MemoryBytesMax(0));
+}
+
+TEST_F(DirectoryHolesTest, AWriteWithoutRoomForItIsRefusedAndTriedAgain) {
+  budget_.set_capacity_bytes(tier_->MemoryBytesMax(0));
+  EXPECT_TRUE(absl::IsResourceExhausted(directory_->ChargeDisk()));
+  const ChunkRef chunk = Commit(1, nullptr, 1);
+  const absl::Status refused = directory_->Flush();
+  EXPECT_TRUE(absl::IsResourceExhausted(refused)) << refused;
+  EXPECT_THAT(refused.message(), ::testing::HasSubstr("raise [host] capacity"));
+  EXPECT_FALSE(tier_->Contains(NumberedName(1)));
+  budget_.set_capacity_bytes(uint64_t{1} << 20);
+  EXPECT_EQ(directory_->AwaitWritten({&chunk, 1}), absl::OkStatus());
+  EXPECT_TRUE(tier_->Contains(NumberedName(1)));
+}
+
 }  // namespace
 }  // namespace kvtier::tiers

@@ -227,7 +227,8 @@ class DirectoryHeatTest : public DiskHeatTest {
 
   const std::shared_ptr<ChunkGeometry> memory_geometry_ =
       std::make_shared<ChunkGeometry>(NamespaceIndex(0));
-  MemoryBudget budget_{256 << 10};
+  // 256 KiB beside what the disk tier takes.
+  MemoryBudget budget_{1088 << 10};
   HostTier host_{&budget_, HostTierOptions{.region_bytes = 16 << 10}};
   std::optional<Directory> directory_;
 };

@@ -101,6 +101,7 @@ class DiskEngine final : public DiskTier {
   void Tick(absl::Time now) override ABSL_LOCKS_EXCLUDED(mu_);
   VerifyResult Verify(std::optional<std::string> space) override ABSL_LOCKS_EXCLUDED(mu_);
   DiskStats Stats() const override ABSL_LOCKS_EXCLUDED(mu_);
+  uint64_t MemoryBytesMax(uint64_t more_chunks) const override ABSL_LOCKS_EXCLUDED(mu_);
   uint64_t UsedBytes(const std::string& space) const override ABSL_LOCKS_EXCLUDED(mu_);
 
  protected:

@@ -1,5 +1,6 @@
 #include "tiers/disk/disk_tier.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -225,6 +226,14 @@ DiskStats DiskEngine::Stats() const {
   add(DiskFault::kGrowing, create_fault_);
   add(DiskFault::kReading, read_fault_);
   return stats;
+}
+
+uint64_t DiskEngine::MemoryBytesMax(uint64_t more_chunks) const {
+  MutexLock lock(&mu_);
+  const uint64_t table =
+      std::max<uint64_t>(table_.memory_bytes(), table_.live_count() * kChunkMemoryBytes);
+  return table + more_chunks * kChunkMemoryBytes + 2 * options_.staging_bytes +
+         options_.catalog_cache_bytes;
 }
 
 uint64_t DiskEngine::UsedBytes(const std::string& space) const {

@@ -189,6 +189,9 @@ struct DiskStats {
 
 class DiskTier {
  public:
+  // Of memory, for each chunk on disk, at most.
+  static constexpr uint64_t kChunkMemoryBytes = 96;
+
   using WriteDone = std::function<void(absl::StatusOr<DiskChunk>)>;
   using ReadDone = std::function<void(absl::Status)>;
 
@@ -248,6 +251,9 @@ class DiskTier {
   virtual VerifyResult Verify(std::optional<std::string> space = std::nullopt) = 0;
 
   virtual DiskStats Stats() const = 0;
+  // The memory that it takes at most with so many chunks more: table, buffers, the
+  // catalog's cache. To be charged by who writes, before that.
+  virtual uint64_t MemoryBytesMax(uint64_t more_chunks) const = 0;
   // Bytes of extents of one namespace.
   virtual uint64_t UsedBytes(const std::string& space) const = 0;
 
