@@ -39,9 +39,8 @@ absl::StatusOr<std::unique_ptr<DiskStack>> DiskStack::Open(const Options& option
   tier_options.directory = options.directory;
   tier_options.capacity_bytes = options.capacity_bytes;
   tier_options.scrub_bytes_per_second = options.scrub_bytes_per_second;
-  tier_options.staging_bytes =
-      std::clamp(options.host_capacity_bytes / kStagingShare, kStagingBytesMin,
-                 tier_options.staging_bytes);
+  tier_options.staging_bytes = std::clamp(options.host_capacity_bytes / kStagingShare,
+                                          kStagingBytesMin, tier_options.staging_bytes);
   tier_options.catalog_cache_bytes =
       std::clamp(options.host_capacity_bytes / kCatalogCacheShare, kCatalogCacheBytesMin,
                  tier_options.catalog_cache_bytes);

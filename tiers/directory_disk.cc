@@ -140,10 +140,10 @@ absl::Status Directory::ChargeDiskFor(uint64_t more_chunks) {
       return absl::OkStatus();
     }
     if (EvictOne(EvictReason::kRoom) || DropPages()) continue;
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "no room for the disk tier's table and buffers: they take ", needed,
-        " bytes of host memory, of which ", budget_->used_bytes(), " of ",
-        budget_->capacity_bytes(), " are used: raise [host] capacity"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("no room for the disk tier's table and buffers: they take ", needed,
+                     " bytes of host memory, of which ", budget_->used_bytes(), " of ",
+                     budget_->capacity_bytes(), " are used: raise [host] capacity"));
   }
 }
 
